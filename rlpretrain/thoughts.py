@@ -4,7 +4,7 @@ A thought's ids travel from the sampler to the loss; nothing is decoded and toke
 Shapes: N thoughts, T the longest one's tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,14 @@ class ThoughtFormat:
             budget=settings.budget,
             temperature=settings.temperature,
         )
+
+    @classmethod
+    def response(cls, settings: ThoughtSettings, tokenizer: PreTrainedTokenizerBase) -> "ThoughtFormat":
+        """RLVR's form: thought and answer are one sampled response that the end of the text closes."""
+        form = cls.build(settings, tokenizer)
+        assert tokenizer.eos_token_id is not None
+        forbidden = tuple(index for index in form.forbidden_ids if index != tokenizer.eos_token_id)
+        return replace(form, close_id=tokenizer.eos_token_id, forbidden_ids=forbidden, recap=0)
 
     @property
     def overhead(self) -> int:

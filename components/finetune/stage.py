@@ -1,0 +1,23 @@
+"""SFT: maximise the likelihood of completions; no loss is taken on prompts."""
+
+from pathlib import Path
+from typing import Any
+
+from components.frame import InputSpec
+from rlpretrain.data.loader import ShardLoader
+from rlpretrain.settings import FinetuneSettings
+from rlpretrain.training.checkpoints import TIMINGS_FILE, open_checkpoint, save_checkpoint
+from rlpretrain.training.likelihood import train_likelihood
+
+KIND = "checkpoint"
+SETTINGS = FinetuneSettings
+INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
+VOLATILE = (TIMINGS_FILE,)
+
+
+def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+    """Fine-tune the checkpoint on the shards; write a checkpoint; return its facts."""
+    model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["shards"])
+    examples = ShardLoader(inputs["shards"], seed=settings.seed)
+    tokens = train_likelihood(model, examples, settings.likelihood, output, "sft")
+    return save_checkpoint(model, tokenizer, output, "sft", settings.likelihood.steps, tokens)

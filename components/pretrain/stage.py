@@ -1,0 +1,76 @@
+"""Pretraining: make or import the base model, continue it on text (cpt), or teach it to think first (rlp, rpt)."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from components.frame import InputSpec
+from rlpretrain.data.loader import ShardLoader
+from rlpretrain.errors import UserError
+from rlpretrain.models import fit_embeddings, load_model, load_tokenizer, new_model
+from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.settings import PretrainSettings
+from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
+from rlpretrain.training.likelihood import train_likelihood, warm_up_format
+from rlpretrain.training.rewards import InformationGain, PrefixMatch, Reward
+from rlpretrain.training.thinking import ThinkingTrainer
+
+KIND = "checkpoint"
+SETTINGS = PretrainSettings
+INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint", required=False)}
+VOLATILE = (TIMINGS_FILE,)
+
+
+def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+    """Train by ``settings.objective`` on the shards; write a checkpoint; return its facts."""
+    shards = inputs["shards"]
+    model, tokenizer = _start(settings, inputs)
+    examples = ShardLoader(shards, seed=settings.seed)
+    label = settings.objective
+    steps = tokens = 0
+    if settings.objective in ("base", "cpt"):
+        assert settings.likelihood is not None
+        tokens += train_likelihood(model, examples, settings.likelihood, output, label)
+        steps += settings.likelihood.steps
+        if settings.format_warmup is not None:
+            assert settings.thinking is not None
+            check_lengths(model, ThoughtFormat.build(settings.thinking.thought, tokenizer), settings.thinking)
+            tokens += warm_up_format(
+                model,
+                TorchEngine(model),
+                tokenizer,
+                examples,
+                settings.format_warmup,
+                settings.thinking,
+                settings.seed,
+                output,
+            )
+            steps += settings.format_warmup.steps
+    else:
+        assert settings.thinking is not None
+        form = ThoughtFormat.build(settings.thinking.thought, tokenizer)
+        check_lengths(model, form, settings.thinking)
+        reward: Reward
+        if settings.objective == "rlp":
+            reward = InformationGain(form, settings.thinking, tokenizer.eos_token_id)
+        else:
+            reward = PrefixMatch(settings.thinking, tokenizer.eos_token_id)
+        trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, settings.thinking, settings.seed)
+        tokens += trainer.train(examples, output, label)
+        steps += settings.thinking.steps
+    return save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
+
+
+def _start(settings: PretrainSettings, inputs: dict[str, Path]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if "checkpoint" in inputs:
+        return open_checkpoint(inputs["checkpoint"], inputs["shards"])
+    if settings.objective != "base":
+        raise UserError(f"objective '{settings.objective}' starts from a base model; give --input checkpoint=PATH")
+    tokenizer = load_tokenizer(str(inputs["shards"] / "tokenizer"))
+    if settings.initial_model is None:
+        return new_model(settings.architecture, tokenizer, settings.seed), tokenizer
+    model = load_model(settings.initial_model, settings.initial_revision)
+    fit_embeddings(model, tokenizer)
+    return model, tokenizer

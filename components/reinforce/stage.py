@@ -1,0 +1,30 @@
+"""RLVR: sample responses to problems, reward the verified ones, push the clipped surrogate."""
+
+from pathlib import Path
+from typing import Any
+
+from components.frame import InputSpec
+from rlpretrain.data.loader import ShardLoader
+from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.settings import ReinforceSettings
+from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
+from rlpretrain.training.rewards import VerifiedAnswer
+from rlpretrain.training.thinking import ThinkingTrainer
+
+KIND = "checkpoint"
+SETTINGS = ReinforceSettings
+INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
+VOLATILE = (TIMINGS_FILE,)
+
+
+def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+    """Reinforce the checkpoint on the shards' problems; write a checkpoint; return its facts."""
+    model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["shards"])
+    thinking = settings.thinking
+    form = ThoughtFormat.response(thinking.thought, tokenizer)
+    check_lengths(model, form, thinking)
+    reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.max_context)
+    trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, thinking, settings.seed)
+    tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr")
+    return save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)

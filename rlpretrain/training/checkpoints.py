@@ -1,0 +1,52 @@
+"""What a training stage starts from and leaves behind: a model folder that transformers loads by path."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpretrain.errors import UserError
+from rlpretrain.models import load_model, load_tokenizer, save_model, tokenizer_digest
+from rlpretrain.settings import ThinkingSettings
+from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE
+
+MODEL_FOLDER = "model"
+__all__ = ["METRICS_FILE", "MODEL_FOLDER", "TIMINGS_FILE", "check_lengths", "open_checkpoint", "save_checkpoint"]
+
+
+def open_checkpoint(checkpoint: Path, shards: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a checkpoint and its tokenizer; UserError when the shards were cut by another tokenizer."""
+    folder = checkpoint / MODEL_FOLDER
+    tokenizer = load_tokenizer(str(folder))
+    if tokenizer_digest(tokenizer) != tokenizer_digest(load_tokenizer(str(shards / "tokenizer"))):
+        raise UserError(
+            "input 'shards' was tokenised with another tokenizer than input 'checkpoint' uses; "
+            "shard the data again with the model's tokenizer"
+        )
+    return load_model(folder), tokenizer
+
+
+def save_checkpoint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, objective: str, steps: int, tokens: int
+) -> dict[str, Any]:
+    """Write the model folder; returns the facts for the checkpoint's manifest."""
+    save_model(model, tokenizer, output / MODEL_FOLDER)
+    return {
+        "objective": objective,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        "tokens": tokens,
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+    }
+
+
+def check_lengths(model: PreTrainedModel, form: ThoughtFormat, settings: ThinkingSettings) -> None:
+    """UserError when context and thought together do not fit the model's positions."""
+    room = getattr(model.config, "max_position_embeddings", None)
+    needed = settings.max_context + form.overhead + form.budget + settings.prediction_tokens
+    if room is not None and needed > room:
+        raise UserError(
+            f"thinking: max_context {settings.max_context} and thought.budget {form.budget} need {needed} positions with the "
+            f"template, but the model has {room}; lower one of the two"
+        )

@@ -1,0 +1,133 @@
+"""What both trainers share: the optimizer with its schedule, the records of a run, seeds."""
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rlpretrain.errors import UserError
+from rlpretrain.settings import OptimizerSettings
+
+METRICS_FILE = "metrics.jsonl"  # values that the same code, settings and inputs give again
+TIMINGS_FILE = "timings.jsonl"  # wall-clock values, which no run repeats
+REPORT_SECONDS = 10.0
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed out of a run's seed and a purpose, so that no two uses share a random stream."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Optimization:
+    """AdamW on fp32 weights with a learning-rate schedule and gradient clipping."""
+
+    def __init__(self, model: PreTrainedModel, settings: OptimizerSettings, steps: int) -> None:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # Norms and biases are not decayed, as in GPT-style training since GPT-2.
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+        self.parameters = parameters
+        self.settings = settings
+        self.steps = steps
+        self.done = 0
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of step 0, 1, ...: linear warm-up, then constant, cosine or linear to the final rate."""
+        peak = self.settings.learning_rate
+        if step < self.settings.warmup_steps:
+            return peak * (step + 1) / self.settings.warmup_steps
+        final = peak if self.settings.final_learning_rate is None else self.settings.final_learning_rate
+        span = max(1, self.steps - 1 - self.settings.warmup_steps)
+        progress = min(1.0, (step - self.settings.warmup_steps) / span)
+        shape = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
+        return peak + (final - peak) * shape[self.settings.schedule]
+
+    def step(self) -> dict[str, float]:
+        """Apply the accumulated gradient; returns the metrics optim/lr and optim/grad_norm (before clipping)."""
+        rate = self.learning_rate(self.done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient of step {self.done + 1} is not finite; lower optimizer.learning_rate or inspect the data"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        return {"optim/lr": rate, "optim/grad_norm": norm}
+
+
+class Record:
+    """Writes metrics and timings as JSON lines, and tells a person how far the work is."""
+
+    def __init__(self, folder: Path, steps: int, label: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        self.timings = (folder / TIMINGS_FILE).open("a", encoding="utf-8")
+        self.steps = steps
+        self.label = label
+        self.started = self.reported = time.perf_counter()
+        self.spans: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.metrics.close()
+        self.timings.close()
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Add the block's seconds to the current step's timing ``time/NAME``."""
+        start = time.perf_counter()
+        yield
+        key = f"time/{name}"
+        self.spans[key] = self.spans.get(key, 0.0) + time.perf_counter() - start
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the metrics and the timings of a finished step, counted from 1."""
+        self.metrics.write(json.dumps({"step": step, **{k: _rounded(v) for k, v in values.items()}}) + "\n")
+        self.timings.write(json.dumps({"step": step, **{k: round(v, 4) for k, v in self.spans.items()}}) + "\n")
+        self.metrics.flush()
+        self.timings.flush()
+        self.spans = {}
+        now = time.perf_counter()
+        if now - self.reported >= REPORT_SECONDS or step == self.steps:
+            self.reported = now
+            rate = step / (now - self.started)
+            shown = ", ".join(f"{key} {values[key]:.4g}" for key in _SHOWN if key in values)
+            left = (self.steps - step) / rate
+            print(
+                f"{self.label}: step {step}/{self.steps}, {rate:.2f} steps/s, {left:.0f} s left, {shown}",
+                file=sys.stderr,
+            )
+
+
+_SHOWN = ("loss/nll", "reward/mean", "reward/gain", "thought/length", "thought/cut_off")
+
+
+def _rounded(value: float) -> float:
+    """Seven significant digits: all that fp32 holds."""
+    return float(f"{value:.7g}")
+
+
+def numpy_random(*parts: int | str) -> np.random.Generator:
+    """A numpy generator for one purpose of a run."""
+    return np.random.default_rng(derived_seed(*parts))

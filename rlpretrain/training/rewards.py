@@ -1,0 +1,189 @@
+"""Three rewards behind one interface: information gain (RLP), prefix match (RPT), a verified answer (RLVR).
+
+They differ in where a thought starts and in what it is worth; the thinking trainer is the same for all.
+Shapes: B contexts, G thoughts each.
+"""
+
+import re
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpretrain.data.shards import Example
+from rlpretrain.objectives import ema_update, information_gain, prefix_match
+from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
+from rlpretrain.settings import ThinkingSettings
+from rlpretrain.thoughts import ThoughtFormat, Thoughts
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """Rewards of B x G thoughts, and what there is to say about them."""
+
+    reward_BG: Tensor
+    metrics: dict[str, float]  # sums over the B x G thoughts, so that parts of a batch add up
+
+
+class Reward(Protocol):
+    """What a thinking objective asks of a thought."""
+
+    prediction_tokens: int  # tokens after the thought that the reward looks at
+
+    def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        """The places in ``example`` where thoughts start."""
+        ...
+
+    def begin_step(self, model: PreTrainedModel) -> None:
+        """Called before each step's thoughts are scored."""
+        ...
+
+    def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
+        """Rewards of G thoughts at each of B positions; ``thoughts`` and ``scored`` hold B x G rows."""
+        ...
+
+    def end_step(self, model: PreTrainedModel) -> None:
+        """Called after each optimizer step."""
+        ...
+
+
+def random_positions(
+    example: Example, count: int, max_context: int, eos: int | None, random: np.random.Generator
+) -> list[Position]:
+    """Up to ``count`` distinct random tokens of a document, each with at least one token of context before it.
+
+    A closing end-of-text token is no token of the text and is never predicted.
+    """
+    length = len(example.tokens)
+    if eos is not None and length > 2 and example.tokens[-1] == eos:
+        length -= 1
+    assert length >= 2, "shards hold no document shorter than two tokens"
+    places = random.choice(np.arange(1, length), size=min(count, length - 1), replace=False)
+    return [
+        Position(example.tokens[max(0, t - max_context) : t], example.tokens[t:length], example.id)
+        for t in sorted(places.tolist())
+    ]
+
+
+class InformationGain:
+    """RLP: r = S_pred - S_ema (eq. 5) against an EMA teacher that does not think, fp32, started on the first batch."""
+
+    prediction_tokens = 1
+
+    def __init__(self, form: ThoughtFormat, settings: ThinkingSettings, eos: int | None) -> None:
+        self.form = form
+        self.settings = settings
+        self.eos = eos
+        self.teacher: PreTrainedModel | None = None
+
+    def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        return random_positions(example, self.settings.positions, self.settings.max_context, self.eos, random)
+
+    def begin_step(self, model: PreTrainedModel) -> None:
+        if self.teacher is None:  # Algorithm 1: phi = theta on the first batch
+            self.teacher = deepcopy(model).requires_grad_(False).eval()
+
+    def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
+        assert self.teacher is not None
+        settings = self.settings
+        baseline_B = score_unthinking(
+            self.teacher, self.form, positions, settings.exclude_delimiters, settings.micro_batch
+        )
+        reasoned_BG = scored.reasoned_N.view(len(positions), -1)
+        gain_BG = information_gain(reasoned_BG, baseline_B)
+        metrics = {
+            "reward/gain": float(gain_BG.sum()),
+            "reward/s_pred": float(reasoned_BG.sum()),
+            "reward/s_ema": float(baseline_B.sum()) * gain_BG.shape[1],
+        }
+        return Rewarded(gain_BG, metrics)
+
+    def end_step(self, model: PreTrainedModel) -> None:
+        assert self.teacher is not None
+        ema_update(list(self.teacher.parameters()), list(model.parameters()), self.settings.ema_decay)
+
+
+class PrefixMatch:
+    """RPT: 1 when the greedy prediction of the next tokens after the thought is the text's own, else 0.
+
+    The prediction is greedy where the RPT paper samples it; greedy decoding agrees with the text exactly when the
+    teacher-forced arg-max does, so the pass that scores the thought also rewards it. A cut-off thought earns nothing.
+    """
+
+    def __init__(self, settings: ThinkingSettings, eos: int | None) -> None:
+        self.settings = settings
+        self.eos = eos
+        self.prediction_tokens = settings.prediction_tokens
+
+    def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        return random_positions(example, self.settings.positions, self.settings.max_context, self.eos, random)
+
+    def begin_step(self, model: PreTrainedModel) -> None:
+        pass
+
+    def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
+        group = len(thoughts.finished_N) // len(positions)
+        wanted = scored.predicted_NM.shape[1]
+        truth = torch.full((len(positions), wanted), -1, dtype=torch.long)
+        lengths = torch.zeros(len(positions), dtype=torch.long)
+        for row, position in enumerate(positions):
+            following = torch.from_numpy(position.next_tokens[:wanted].astype(np.int64))
+            truth[row, : len(following)] = following
+            lengths[row] = len(following)
+        device = scored.predicted_NM.device
+        match_N = prefix_match(
+            scored.predicted_NM,
+            truth.repeat_interleave(group, dim=0).to(device),
+            lengths.repeat_interleave(group).to(device),
+        )
+        reward_BG = (match_N * thoughts.finished_N.to(device)).view(len(positions), group)
+        return Rewarded(reward_BG, {"reward/match": float(reward_BG.sum())})
+
+    def end_step(self, model: PreTrainedModel) -> None:
+        pass
+
+
+class VerifiedAnswer:
+    """RLVR: 1 when the answer found in the response equals the reference, else 0; no answer, or a cut-off one, earns 0."""
+
+    prediction_tokens = 0
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer_pattern: str, max_context: int) -> None:
+        self.tokenizer = tokenizer
+        self.pattern = re.compile(answer_pattern)
+        self.max_context = max_context
+        self.answers: dict[str, str] = {}
+
+    def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        self.answers[example.id] = example.answer
+        return [Position(example.tokens[-self.max_context :], example.tokens[:0], example.id)]
+
+    def begin_step(self, model: PreTrainedModel) -> None:
+        pass
+
+    def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
+        group = len(thoughts.finished_N) // len(positions)
+        rewards = []
+        for row in range(len(thoughts.finished_N)):
+            answer = self.answers[positions[row // group].document]
+            correct = bool(thoughts.finished_N[row]) and self.matches(thoughts.row(row)[:-1], answer)
+            rewards.append(float(correct))
+        reward_BG = torch.tensor(rewards, device=scored.reasoned_N.device).view(len(positions), group)
+        return Rewarded(reward_BG, {"reward/correct": float(reward_BG.sum())})
+
+    def matches(self, response: list[int], answer: str) -> bool:
+        """Whether the last match of the answer pattern in the response is the reference answer."""
+        found = self.pattern.findall(self.tokenizer.decode(response, skip_special_tokens=False))
+        return bool(found) and _normalised(found[-1]) == _normalised(answer)
+
+    def end_step(self, model: PreTrainedModel) -> None:
+        pass
+
+
+def _normalised(answer: str) -> str:
+    """Answers compare without outer blanks, thousands separators, a leading $ or a closing full stop."""
+    return answer.strip().removeprefix("$").rstrip(".").replace(",", "")

@@ -1,0 +1,142 @@
+"""The thinking trainer, Algorithm 1: sample thoughts, reward them, push the clipped surrogate. Serves RLP, RPT and RLVR.
+
+One update a batch makes the step strictly on-policy: theta_old equals theta, so the old log-probabilities are the detached
+new ones, and reward, advantage and loss share one forward pass. Shapes: B contexts, G thoughts each, N = B x G, T tokens.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpretrain.data.shards import Example
+from rlpretrain.objectives import clipped_surrogate, group_relative_advantage, kl_penalty
+from rlpretrain.rollout.interface import RolloutEngine
+from rlpretrain.scoring import Position, score_thoughts
+from rlpretrain.settings import ThinkingSettings
+from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.training.loop import Optimization, Record, derived_seed, numpy_random
+from rlpretrain.training.rewards import Reward
+
+THOUGHTS_FILE = "thoughts.jsonl"
+SAMPLED_STEPS = 20  # steps of a run whose first group of thoughts is kept for reading
+
+
+@dataclass
+class ThinkingTrainer:
+    """Everything that one thinking objective needs; `train` runs it."""
+
+    model: PreTrainedModel
+    engine: RolloutEngine
+    tokenizer: PreTrainedTokenizerBase
+    form: ThoughtFormat
+    reward: Reward
+    settings: ThinkingSettings
+    seed: int
+
+    def train(self, examples: Iterator[Example], output: Path, label: str) -> int:
+        """Take ``settings.steps`` steps; writes metrics, timings and sample thoughts; returns the tokens processed."""
+        settings = self.settings
+        optimization = Optimization(self.model, settings.optimizer, settings.steps)
+        reference = deepcopy(self.model).requires_grad_(False).eval() if settings.kl_weight > 0 else None
+        random = numpy_random(self.seed, "positions")
+        keep_every = max(1, settings.steps // SAMPLED_STEPS)
+        tokens = 0
+        # No dropout anywhere: the policy that is scored is the policy that was sampled.
+        self.model.eval()
+        with Record(output, settings.steps, label) as record, (output / THOUGHTS_FILE).open("w") as kept:
+            for step in range(1, settings.steps + 1):
+                batch = list(islice(examples, settings.batch_contexts))
+                positions = [p for example in batch for p in self.reward.positions(example, random)]
+                with record.span("rollout"):
+                    thoughts = self.sample(positions, derived_seed(self.seed, "rollout", step))
+                self.reward.begin_step(self.model)
+                with record.span("update"):
+                    totals, rewards = self.accumulate(positions, thoughts, reference)
+                    metrics = optimization.step()
+                self.reward.end_step(self.model)
+                tokens += sum(len(p.context) for p in positions) * settings.group + int(totals["thought/length"])
+                count = len(positions) * settings.group
+                metrics |= {name: value / count for name, value in totals.items()}
+                metrics["thought/entropy"] = totals["thought/entropy"] / totals["thought/length"]
+                record.step(step, {**metrics, "data/tokens": tokens})
+                if (step - 1) % keep_every == 0:
+                    self._keep(kept, step, positions[0], thoughts[0], rewards)
+        return tokens
+
+    def sample(self, positions: list[Position], seed: int) -> list[list[list[int]]]:
+        """G thoughts at each position, as token ids."""
+        return self.engine.generate(
+            [self.form.prompt(position.context) for position in positions],
+            group=self.settings.group,
+            max_new_tokens=self.form.budget,
+            temperature=self.form.temperature,
+            stop_ids={self.form.close_id},
+            forbidden_ids=set(self.form.forbidden_ids),
+            seed=seed,
+            batch=max(self.settings.micro_batch, self.settings.group),
+        )
+
+    def accumulate(
+        self, positions: list[Position], thoughts: list[list[list[int]]], reference: PreTrainedModel | None = None
+    ) -> tuple[Counter[str], list[float]]:
+        """Add the batch's gradient to the model, whole groups a pass; returns sums of metrics over the N thoughts
+        and the first group's rewards."""
+        settings = self.settings
+        total = len(positions) * settings.group
+        groups = max(1, settings.micro_batch // settings.group)
+        sums: Counter[str] = Counter()
+        first: list[float] = []
+        for start in range(0, len(positions), groups):
+            part = positions[start : start + groups]
+            flat = Thoughts.from_lists([t for g in thoughts[start : start + groups] for t in g], self.form.close_id)
+            repeated = [position for position in part for _ in range(settings.group)]
+            scored = score_thoughts(
+                self.model, self.form, repeated, flat, settings.exclude_delimiters, self.reward.prediction_tokens
+            )
+            rewarded = self.reward(part, flat, scored)
+            advantage_N = group_relative_advantage(rewarded.reward_BG).flatten()
+            mask_NT = flat.mask_NT.to(scored.logprob_NT.device)
+            loss, _ = clipped_surrogate(
+                scored.logprob_NT,
+                scored.logprob_NT.detach(),
+                advantage_N,
+                mask_NT,
+                settings.clip_low,
+                settings.clip_high,
+            )
+            if reference is not None:
+                with torch.no_grad():
+                    anchor = score_thoughts(reference, self.form, repeated, flat, settings.exclude_delimiters, 0)
+                penalty = kl_penalty(scored.logprob_NT, anchor.logprob_NT, mask_NT)
+                sums["loss/kl"] += float(penalty.detach()) * len(repeated)
+                loss = loss + settings.kl_weight * penalty
+            (loss * len(repeated) / total).backward()
+            sums.update(rewarded.metrics)
+            sums["loss/surrogate"] += float(loss.detach()) * len(repeated)
+            sums["reward/mean"] += float(rewarded.reward_BG.sum())
+            sums["thought/length"] += int(flat.lengths_N.sum())
+            sums["thought/cut_off"] += int((~flat.finished_N).sum())
+            sums["thought/entropy"] += float(scored.entropy_NT.sum())
+            constant_B = rewarded.reward_BG.max(dim=1).values == rewarded.reward_BG.min(dim=1).values
+            sums["thought/zero_variance"] += int(constant_B.sum()) * settings.group
+            first = first or rewarded.reward_BG[0].tolist()
+        return sums, first
+
+    def _keep(self, file, step: int, position: Position, group: list[list[int]], rewards: list[float]) -> None:
+        following = self.tokenizer.decode(position.next_tokens[:1].tolist())
+        for thought, reward in zip(group, rewards, strict=True):
+            line = {
+                "step": step,
+                "context": self.tokenizer.decode(position.context.tolist()),
+                "thought": self.tokenizer.decode(thought),
+                "next_token": following,
+                "reward": round(reward, 5),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
