@@ -1,0 +1,125 @@
+"""The frame of every stage: settings in, verified artifacts in, one artifact out, published to storage when asked.
+
+    python -m components.STAGE --settings FILE --input NAME=PATH ... --output PATH [--publish URI]
+
+is what torchrun and other schedulers call; the Kubeflow component calls `run_stage` with the same arguments.
+"""
+
+import argparse
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlpretrain.artifacts import MANIFEST, Manifest, verify, write_manifest
+from rlpretrain.errors import UserError
+from rlpretrain.settings import Settings, load_settings, parse_settings
+
+STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """An input of a stage: the kind of its artifact, and whether the stage runs without it."""
+
+    kind: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage's module `stage` declares: KIND, SETTINGS, INPUTS, VOLATILE and run."""
+
+    name: str
+    kind: str
+    settings: type[Settings]
+    inputs: dict[str, InputSpec]
+    volatile: tuple[str, ...]
+    run: Callable[[Any, dict[str, Path], Path], dict[str, Any]]
+
+
+def load_stage(name: str) -> Stage:
+    """Import a stage by its folder's name."""
+    assert name in STAGES, f"unknown stage {name}"
+    module = importlib.import_module(f"components.{name}.stage")
+    return Stage(name, module.KIND, module.SETTINGS, module.INPUTS, module.VOLATILE, module.run)
+
+
+def run_stage(
+    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = ""
+) -> Manifest:
+    """Run a stage from raw settings; returns its output's manifest.
+
+    Raises UserError for wrong settings, an unknown, missing, incomplete or corrupted input, or an output in the way.
+    """
+    stage = load_stage(name)
+    return _run(stage, parse_settings(stage.settings, settings, name), inputs, output, publish_uri)
+
+
+def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path, publish_uri: str) -> Manifest:
+    unknown = sorted(set(inputs) - set(stage.inputs))
+    if unknown:
+        raise UserError(f"{stage.name}: unknown input '{unknown[0]}'; known: {', '.join(stage.inputs)}")
+    for name, spec in stage.inputs.items():
+        if spec.required and name not in inputs:
+            raise UserError(f"{stage.name}: input '{name}' is missing; give --input {name}=PATH")
+    digests = {name: verify(path, stage.inputs[name].kind).digest for name, path in sorted(inputs.items())}
+    _clear(output)
+    facts = stage.run(settings, inputs, output)
+    manifest = write_manifest(
+        output,
+        kind=stage.kind,
+        settings=settings.model_dump(mode="json"),
+        inputs=digests,
+        seed=getattr(settings, "seed", 0),
+        facts=facts,
+        volatile=stage.volatile,
+    )
+    if publish_uri:
+        from rlpretrain.storage import upload_folder  # boto3 is needed for publishing alone
+
+        upload_folder(output, publish_uri)
+    return manifest
+
+
+def _clear(output: Path) -> None:
+    """Make ``output`` an empty folder; what an unfinished attempt left there is dropped, a finished artifact is not."""
+    if (output / MANIFEST).exists():
+        raise UserError(f"{output} already holds a finished artifact; choose another --output or remove it")
+    if output.exists():
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+
+
+def main(name: str, arguments: Iterable[str] | None = None) -> int:
+    """The shell form of a stage; returns the exit code: 0, or 2 after one line on a user's mistake."""
+    parser = argparse.ArgumentParser(prog=f"python -m components.{name}")
+    parser.add_argument("--settings", required=True, type=Path, help="YAML or JSON file with the stage's settings")
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact; repeatable")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write the artifact to")
+    parser.add_argument("--publish", default="", metavar="URI", help="s3:// or file:// place to publish the artifact to")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    try:
+        stage = load_stage(name)
+        settings = load_settings(stage.settings, options.settings)
+        manifest = _run(stage, settings, _named_paths(options.input), options.output, options.publish)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{name}: {options.output} ({manifest.kind}, digest {manifest.digest[:12]})")
+    return 0
+
+
+def _named_paths(pairs: list[str]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not separator or not name or not path:
+            raise UserError(f"--input {pair}: write it as NAME=PATH")
+        if name in paths:
+            raise UserError(f"--input {name} is given twice; give each input once")
+        paths[name] = Path(path)
+    return paths

@@ -1,0 +1,161 @@
+"""Artifact folders: files and a manifest that is written last. A folder without a complete manifest does not exist.
+
+The manifest's digest covers what the same code, settings and inputs give again; wall-clock files are listed as volatile
+and stay outside of it. Nothing in a manifest names a time or a place.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlpretrain.errors import UserError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm_eval", "reasoning-gym")
+CODE_PACKAGES = ("rlpretrain", "components")
+
+
+class FileEntry(BaseModel):
+    """Checksum and size in bytes of one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """What an artifact is, what it holds and where it came from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: int
+    kind: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    facts: dict[str, Any]
+    seed: int
+    code_version: str
+    libraries: dict[str, str]
+    files: dict[str, FileEntry]
+    volatile: dict[str, FileEntry]
+    digest: str
+
+    def computed_digest(self) -> str:
+        """sha256 of the canonical JSON without the volatile files and the digest itself."""
+        return _canonical_digest(self.model_dump(exclude={"volatile", "digest"}))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in chunks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the source and task files of the method and the stages; equal code has equal digests anywhere."""
+    digest = hashlib.sha256()
+    for package in CODE_PACKAGES:
+        root = Path(str(package_files(package)))
+        for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml", ".j2")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    kind: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    seed: int,
+    facts: Mapping[str, Any],
+    volatile: Iterable[str] = (),
+) -> Manifest:
+    """Hash every file below ``folder`` and publish the manifest in one atomic rename. ``inputs`` maps names to digests."""
+    wall_clock = set(volatile)
+    entries = {
+        path.relative_to(folder).as_posix(): FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind=kind,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        facts=dict(facts),
+        seed=seed,
+        code_version=code_digest(),
+        libraries=_library_versions(),
+        files={name: entry for name, entry in entries.items() if name not in wall_clock},
+        volatile={name: entry for name, entry in entries.items() if name in wall_clock},
+        digest="",
+    )
+    manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
+    partial = folder / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, folder / MANIFEST)
+    return manifest
+
+
+def parse_manifest(text: str | bytes, where: str) -> Manifest:
+    """A manifest out of JSON; UserError, naming ``where``, when it is malformed, altered, or of another version."""
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{where}: not a valid manifest ({error.errors()[0]['msg']}); run its stage again") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise UserError(f"{where}: schema version {manifest.schema_version} is not {SCHEMA_VERSION}; run its stage again")
+    if manifest.digest != manifest.computed_digest():
+        raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
+    for name in (*manifest.files, *manifest.volatile):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise UserError(f"{where}: file name '{name}' leaves its folder; the manifest is not to be trusted")
+    return manifest
+
+
+def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
+    """The manifest of ``folder``; UserError when there is none, it is damaged, or the artifact is of another kind."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder}: no {MANIFEST}, so this is no finished artifact; give the output folder of a stage")
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    if kind is not None and manifest.kind != kind:
+        raise UserError(f"{folder}: is of kind '{manifest.kind}', but '{kind}' is needed here")
+    return manifest
+
+
+def verify(folder: Path, kind: str | None = None) -> Manifest:
+    """Read the manifest and hash every file again; UserError names the first file that is missing or differs."""
+    manifest = read_manifest(folder, kind)
+    for name, entry in {**manifest.files, **manifest.volatile}.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: listed in the manifest but missing; fetch or make the artifact again")
+        if path.stat().st_size != entry.size or file_sha256(path) != entry.sha256:
+            raise UserError(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
+    return manifest
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _canonical_digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
