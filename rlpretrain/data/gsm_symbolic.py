@@ -1,0 +1,47 @@
+"""GSM-style word problems with worked solutions from reasoning-gym, split into train and test by template.
+
+Source: reasoning-gym's gsm_symbolic (Apache-2.0), after GSM-Symbolic (arXiv 2410.05229). A template is one story with
+its numbers and names left open; no story of the test part is ever seen in training.
+"""
+
+from collections.abc import Iterator
+
+from rlpretrain.data.documents import Document
+from rlpretrain.errors import UserError
+
+TEST_EVERY = 5  # of the templates, in their order, the share 1/5 is the test part
+FORMS = ("document", "sft", "problem")
+INSTRUCTION = " Give the result as your final answer. Do not include units."  # reasoning-gym's, no part of the story
+PROMPT = "Question: {question}\nAnswer:"
+
+
+def generate(*, documents: int, split: str, seed: int, form: str = "document", source: str = "gsm_symbolic") -> Iterator[Document]:
+    """``documents`` problems; ``form``: document (text), sft (prompt and worked solution) or problem (prompt, answer)."""
+    import reasoning_gym
+
+    if split not in ("train", "test") or form not in FORMS:
+        raise UserError(f"gsm_symbolic: split '{split}' must be train or test, and form '{form}' one of {', '.join(FORMS)}")
+    # Items are drawn over all templates: enough are drawn that the smaller part suffices.
+    drawn = documents * (2 * TEST_EVERY if split == "test" else 2) + 100
+    dataset = reasoning_gym.create_dataset("gsm_symbolic", size=drawn, seed=seed)
+    made = 0
+    for index in range(drawn):
+        if made == documents:
+            return
+        item = dataset[index]
+        template = dataset.task_indices[index]
+        if (template % TEST_EVERY == 0) != (split == "test"):
+            continue
+        made += 1
+        prompt = PROMPT.format(question=" ".join(item["question"].removesuffix(INSTRUCTION).split()))
+        solution = " " + item["metadata"]["answer_cot"].strip()
+        answer = str(item["answer"])
+        if form == "document":
+            yield Document(prompt + solution, "", "", source)
+        elif form == "sft":
+            yield Document(solution, prompt, "", source)
+        else:
+            yield Document("", prompt, answer, source)
+
+
+GENERATORS = {"gsm_symbolic": generate}
