@@ -1,0 +1,56 @@
+"""Evaluation: the suite's benchmarks through lm-eval, and the information gain of thoughts on held-out text."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.frame import InputSpec
+from rlpretrain.evaluation.averages import rounded
+from rlpretrain.evaluation.information_gain import held_out_gain
+from rlpretrain.evaluation.run import run_suite
+from rlpretrain.settings import EvaluateSettings
+from rlpretrain.training.checkpoints import METRICS_FILE, TIMINGS_FILE, open_checkpoint
+
+KIND = "evaluation"
+SETTINGS = EvaluateSettings
+INPUTS = {
+    "checkpoint": InputSpec("checkpoint"),
+    "benchmarks": InputSpec("shards"),
+    "held_out": InputSpec("shards", required=False),
+}
+TRAINING_TIMINGS = f"training_{TIMINGS_FILE}"
+VOLATILE = (TRAINING_TIMINGS,)
+
+
+def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+    """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
+    model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
+    thought_open = settings.held_out.thought.open if settings.held_out else "<think>"
+    figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought_open)
+    gain, thoughts = None, []
+    if settings.held_out is not None and "held_out" in inputs:
+        gain, thoughts = held_out_gain(model, tokenizer, inputs["held_out"], settings.held_out, settings.seed)
+    results = {
+        "schema_version": 1,
+        "suite": settings.suite,
+        "repeats": settings.repeats,
+        **figures,
+        "information_gain": gain,
+    }
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (output / "samples").mkdir()
+    for name, lines in samples.items():
+        _write_lines(output / "samples" / f"{name}.jsonl", lines)
+    _write_lines(output / "thoughts.jsonl", thoughts)
+    for name, copy in ((METRICS_FILE, "training.jsonl"), (TIMINGS_FILE, TRAINING_TIMINGS)):
+        if (inputs["checkpoint"] / name).exists():
+            shutil.copyfile(inputs["checkpoint"] / name, output / copy)
+    facts = {"averages": figures["averages"]}
+    if gain is not None:
+        facts["information_gain"] = {key: rounded(gain[key]) for key in ("mean", "stderr")}
+    return facts
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
