@@ -1,0 +1,20 @@
+"""Comparison: every arm's evaluations to verdicts, tables and the page."""
+
+from pathlib import Path
+from typing import Any
+
+from components.frame import InputSpec
+from rlpretrain.report.build import compare_runs
+from rlpretrain.report.evaluations import ARMS, STAGES
+from rlpretrain.settings import CompareSettings
+
+KIND = "comparison"
+SETTINGS = CompareSettings
+INPUTS = {f"{arm}_{stage}": InputSpec("evaluation", required=False) for arm in ARMS for stage in STAGES}
+VOLATILE = ()
+
+
+def run(settings: CompareSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+    """Write index.html, report.md and results.json; return the verdicts."""
+    evaluations = {(arm, stage): inputs[f"{arm}_{stage}"] for arm in ARMS for stage in STAGES if f"{arm}_{stage}" in inputs}
+    return compare_runs([evaluations], settings, output)
