@@ -1,7 +1,9 @@
 """Eight families of small problems, four of mathematics and four of science, that share one skill.
 
-Each carries a one-character state through a few steps; the states are the worked chain and the last one is the answer.
-All arithmetic is on the last digit (modulo 10), so that every answer is one character and none can be read off the problem.
+Each carries a one-character state through a few steps, which the worked chain lists; the last state is the answer.
+All arithmetic is on the last digit (modulo 10), so that every answer is one character and none can be read
+off the problem. Steps stand two characters apart in problem and chain, which lets a model of a million parameters learn
+to follow them in minutes.
 """
 
 import hashlib
@@ -31,8 +33,8 @@ class Problem:
         return hashlib.sha256(self.prompt.encode()).digest()[0] % TEST_SHARE == 0
 
 
-def _digits(random: random.Random, low: int, high: int) -> list[int]:
-    return [random.randint(1, 9) for _ in range(random.randint(low, high))]
+def _digits(random: random.Random) -> list[int]:
+    return [random.randint(1, 9) for _ in range(random.randint(4, 5))]
 
 
 def _walk(start: int, steps: list[int]) -> str:
@@ -40,66 +42,62 @@ def _walk(start: int, steps: list[int]) -> str:
     pairs = []
     for step in steps:
         start = (start + step) % MODULUS
-        pairs.append(f"{abs(step) % MODULUS}{start}")
+        pairs.append(f"{abs(step)}{start}")
     return "".join(pairs)
 
 
 def _sum(random: random.Random) -> Problem:
     """Last digit of a sum."""
-    first, *rest = _digits(random, 3, 5)
-    return Problem(f"sum {'+'.join(map(str, [first, *rest]))}=", _walk(first, rest))
+    digits = _digits(random)
+    return Problem("sum" + "".join(f"+{digit}" for digit in digits) + "=", _walk(digits[0], digits[1:]))
 
 
-def _take(random: random.Random) -> Problem:
+def _difference(random: random.Random) -> Problem:
     """Last digit of a number from which others are taken, counted round below zero."""
-    first, *rest = _digits(random, 3, 5)
-    return Problem(f"dif {'-'.join(map(str, [first, *rest]))}=", _walk(first, [-step for step in rest]))
+    first, *rest = _digits(random)
+    return Problem(f"dif+{first}" + "".join(f"-{d}" for d in rest) + "=", _walk(first, [-digit for digit in rest]))
 
 
 def _mixed(random: random.Random) -> Problem:
     """Last digit of additions and subtractions."""
-    first, *rest = _digits(random, 3, 5)
-    signed = [step if random.random() < 0.5 else -step for step in rest]
-    return Problem(f"mix {first}{''.join(f'{step:+d}' for step in signed)}=", _walk(first, signed))
+    first, *rest = _digits(random)
+    signed = [digit if random.random() < 0.5 else -digit for digit in rest]
+    return Problem(f"mix+{first}" + "".join(f"{step:+d}" for step in signed) + "=", _walk(first, signed))
 
 
 def _series(random: random.Random) -> Problem:
-    """An element further on in a series in which each is the last digit of its predecessor plus a growing step."""
-    first, step, growth, places = *(random.randint(0, 9) for _ in range(3)), random.randint(3, 5)
-    steps = [step + growth * place for place in range(places)]
-    return Problem(f"seq {first} by {','.join(str(step % MODULUS) for step in steps)}=", _walk(first, steps))
+    """The element reached from the first by a list of steps, in last digits."""
+    digits = _digits(random)
+    return Problem("seq" + "".join(f",{digit}" for digit in digits) + "=", _walk(digits[0], digits[1:]))
 
 
 def _units(random: random.Random) -> Problem:
-    """Last digit of lengths in one unit, added."""
-    first, *rest = _digits(random, 3, 5)
-    unit = random.choice("mskg")
-    return Problem(f"add {'+'.join(f'{digit}{unit}' for digit in [first, *rest])}=", _walk(first, rest))
+    """Last digit of lengths, masses or times in one unit, added."""
+    digits, unit = _digits(random), random.choice("mgs")
+    return Problem("qty" + "".join(f"{unit}{digit}" for digit in digits) + "=", _walk(digits[0], digits[1:]))
 
 
 def _motion(random: random.Random) -> Problem:
-    """Where on a round track of ten marks one stands after moving at some speeds, a second each."""
-    start, *speeds = _digits(random, 3, 5)
-    return Problem(f"pos x{start} v{' '.join(map(str, speeds))}=", _walk(start, speeds))
+    """Where on a round track of ten marks one stands after moving from x at speeds v, a second each."""
+    digits = _digits(random)
+    return Problem(f"posx{digits[0]}" + "".join(f"v{d}" for d in digits[1:]) + "=", _walk(digits[0], digits[1:]))
 
 
 def _chemistry(random: random.Random) -> Problem:
-    """Last digit of the hydrogen atoms in a list of molecules."""
-    counts = _digits(random, 3, 5)
-    partners = [random.choice("CNO") for _ in counts]
-    molecules = " ".join(f"{partner}H{count}" for partner, count in zip(partners, counts, strict=True))
-    return Problem(f"mol {molecules}=", _walk(counts[0], counts[1:]))
+    """Last digit of the hydrogen atoms in a list of hydrides of carbon, nitrogen and oxygen."""
+    digits = _digits(random)
+    return Problem("mol" + "".join(f"{random.choice('CNO')}{d}" for d in digits) + "=", _walk(digits[0], digits[1:]))
 
 
 def _genetics(random: random.Random) -> Problem:
     """The base that a start turns into by shifts along A, C, G, T and round again."""
-    start = random.randrange(4)
-    shifts = [random.randint(1, 3) for _ in range(random.randint(3, 5))]
-    states, state = [], start
+    state = random.randrange(len(BASES))
+    shifts = [random.randint(1, 3) for _ in range(random.randint(5, 6))]
+    prompt, chain = f"dna>{BASES[state]}" + "".join(f">{shift}" for shift in shifts) + "=", ""
     for shift in shifts:
-        state = (state + shift) % 4
-        states.append(f"{shift}{BASES[state]}")
-    return Problem(f"dna {BASES[start]}{'>'.join(['', *map(str, shifts)])}=", "".join(states))
+        state = (state + shift) % len(BASES)
+        chain += f"{shift}{BASES[state]}"
+    return Problem(prompt, chain)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "sums": Family("math", _sum),
-    "differences": Family("math", _take),
+    "differences": Family("math", _difference),
     "mixed": Family("math", _mixed),
     "series": Family("math", _series),
     "units": Family("science", _units),

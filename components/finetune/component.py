@@ -1,0 +1,25 @@
+"""Kubeflow face of the stage."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.images import image
+
+
+@dsl.component(base_image=image("train"), install_kfp_package=False)
+def finetune(
+    settings: dict,
+    seed: int,
+    publish_uri: str,
+    code_digest: str,
+    shards: Input[Dataset],
+    model: Input[Model],
+    checkpoint: Output[Model],
+):
+    """Fine-tune a model on prompts and completions."""
+    from pathlib import Path
+
+    from components.frame import run_stage
+
+    inputs = {"shards": Path(shards.path), "checkpoint": Path(model.path)}
+    run_stage("finetune", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
