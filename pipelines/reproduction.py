@@ -14,13 +14,14 @@ from components.finetune.component import finetune
 from components.pretrain.component import pretrain, train_base
 from components.reinforce.component import reinforce
 from components.shard_data.component import shard_benchmarks, shard_data
-from pipelines.profiles import Profile
+from pipelines.profile import Profile
 from rlpretrain.artifacts import code_digest as current_code_digest
 
 
 def reproduction(profile_name: str, profile: Profile) -> Any:
     """The pipeline, with ``profile``'s settings as the defaults of its parameters."""
-    defaults = profile.model_dump(mode="json")
+    # Only what the profile sets: the rest are the stages' own defaults, and KFP takes no nulls.
+    defaults = profile.model_dump(mode="json", exclude_unset=True)
 
     @dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against CPT and base, across stages")
     def rlp_reproduction(
