@@ -57,6 +57,7 @@ def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase
         num_key_value_heads=settings.key_value_heads,
         max_position_embeddings=settings.max_positions,
         tie_word_embeddings=True,
+        initializer_range=settings.width**-0.5,  # 0.02 suits widths of thousands; a narrow model barely learns from it
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -29,6 +29,12 @@ def pass_at_1(graded: Sequence[Sequence[bool]]) -> dict[str, Any]:
     }
 
 
+def no_answer(answers: Sequence[Sequence[str | None]]) -> float:
+    """The share of samples without an answer; None stands for none."""
+    every = [answer for question in answers for answer in question]
+    return rounded(sum(answer is None for answer in every) / len(every))
+
+
 def group_averages(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The mean accuracy of each group, and `overall`, the mean over all benchmarks."""
     groups: dict[str, list[float]] = {}

@@ -1,14 +1,29 @@
-"""lm-eval's view of our torch engine: the k repeats of a question share one prefill and are sampled as one group."""
+"""lm-eval's view of a model and a task: the k repeats of a question share one prefill and are sampled as one group."""
 
-from collections.abc import Iterable
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlpretrain.errors import UserError
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import EvaluateSettings
+
+
+class SampledTask(ConfigurableTask):
+    """A task that is loaded and built in silence: lm-eval and datasets draw two bars a task, over in milliseconds."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        with redirect_stderr(io.StringIO()):
+            super().__init__(config=config)
+
+    def build_all_requests(self, **options: Any) -> None:
+        with redirect_stderr(io.StringIO()):
+            super().build_all_requests(**options)
 
 
 class EngineModel(HFLM):
@@ -23,47 +38,52 @@ class EngineModel(HFLM):
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch, device=str(model.device))
         self.engine = TorchEngine(model)
+        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.settings = settings
         self.opening = opening  # token ids put after every prompt
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts in the order of the requests; repeats of one question stand next to each other or not."""
-        places: dict[str, list[int]] = {}
+        """Texts in the order of the requests. Raises UserError when prompt and response do not fit the model.
+
+        Temperature, length and seed are the settings', the same for every task; `until` is the request's own.
+        """
+        places: dict[str, list[int]] = {}  # prompt -> where its repeats stand
         for place, request in enumerate(requests):
             places.setdefault(request.args[0], []).append(place)
-        eos = self.tokenizer.eos_token_id
-        pad = self.tokenizer.pad_token_id
-        prompts = [self.tokenizer.encode(prompt, add_special_tokens=False) + self.opening for prompt in places]
         texts = [""] * len(requests)
-        by_size: dict[int, list[int]] = {}
-        for index, where in enumerate(places.values()):
-            by_size.setdefault(len(where), []).append(index)
-        every = list(places.values())
-        for size, members in sorted(by_size.items()):
-            groups = self.engine.generate(
-                [prompts[index] for index in members],
-                group=size,
-                max_new_tokens=self.settings.max_new_tokens,
-                temperature=self.settings.temperature,
-                stop_ids={eos},
-                forbidden_ids={pad} - {eos, None},
-                seed=self.settings.seed,
-                batch=self.settings.batch,
-            )
-            for index, group in zip(members, groups, strict=True):
-                for place, tokens in zip(every[index], group, strict=True):
-                    texts[place] = self._text(tokens, eos, requests[place])
+        for group in sorted({len(repeats) for repeats in places.values()}):
+            prompts = [prompt for prompt, repeats in places.items() if len(repeats) == group]
+            for prompt, responses in zip(prompts, self._sample(prompts, group), strict=True):
+                for place, tokens in zip(places[prompt], responses, strict=True):
+                    texts[place] = self._text(tokens, requests[place].args[1])
         return texts
 
-    def _text(self, tokens: list[int], eos: int, request: Instance) -> str:
-        body = tokens[:-1] if tokens and tokens[-1] == eos else tokens
+    def _sample(self, prompts: list[str], group: int) -> list[list[list[int]]]:
+        ids = [[*self.tokenizer.encode(prompt, add_special_tokens=False), *self.opening] for prompt in prompts]
+        longest = max(map(len, ids))
+        length = self.settings.max_new_tokens
+        if self.positions is not None and longest + length > self.positions:
+            raise UserError(
+                f"max_new_tokens: {length} after a prompt of {longest} tokens exceeds the model's {self.positions} "
+                f"positions; lower it to {max(0, self.positions - longest)}"
+            )
+        stops = {self.tokenizer.eos_token_id} - {None}
+        return self.engine.generate(
+            ids,
+            group=group,
+            max_new_tokens=length,
+            temperature=self.settings.temperature,
+            stop_ids=stops,
+            forbidden_ids={self.tokenizer.pad_token_id} - {None} - stops,
+            seed=self.settings.seed,
+            batch=self.settings.batch,
+        )
+
+    def _text(self, tokens: list[int], arguments: dict[str, Any]) -> str:
+        if tokens and tokens[-1] == self.tokenizer.eos_token_id:
+            tokens = tokens[:-1]
         # The delimiters are special tokens, and the answer is what follows them: they stay.
-        text = self.tokenizer.decode(body, skip_special_tokens=False)
-        for stop in _stops(request.args[1]):
+        text = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for stop in arguments.get("until") or []:
             text = text.split(stop)[0]
         return text
-
-
-def _stops(arguments: dict[str, Any]) -> Iterable[str]:
-    until = arguments.get("until") or []
-    return [until] if isinstance(until, str) else [stop for stop in until if stop]

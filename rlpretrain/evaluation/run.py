@@ -10,12 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example, read_shards
 from rlpretrain.errors import UserError
-from rlpretrain.evaluation.averages import group_averages, pass_at_1
+from rlpretrain.evaluation.answers import AnswerReader, same_answer
+from rlpretrain.evaluation.averages import group_averages, no_answer, pass_at_1
 from rlpretrain.evaluation.suites import Suite, load_suite
-from rlpretrain.models import token_id
-from rlpretrain.settings import EvaluateSettings
+from rlpretrain.settings import EvaluateSettings, ThoughtSettings
+from rlpretrain.thoughts import ThoughtFormat
 
-Samples = dict[str, list[dict[str, Any]]]
+Samples = dict[str, list[dict[str, Any]]]  # benchmark -> a line a question: id, prompt, answer, responses, answers, correct
 
 
 def run_suite(
@@ -23,49 +24,40 @@ def run_suite(
     tokenizer: PreTrainedTokenizerBase,
     benchmarks: Path,
     settings: EvaluateSettings,
-    thought_open: str = "<think>",
+    thought: ThoughtSettings | None = None,
 ) -> tuple[dict[str, Any], Samples]:
-    """The suite's results and, by benchmark, one line a question with its k responses, answers and grades.
+    """The suite's figures (`benchmarks` and `averages`), and every response with its answer and grade.
 
-    Raises UserError for an unknown suite, or when the evaluation shards lack one of its benchmarks.
+    ``benchmarks`` is a folder of evaluation shards; ``thought`` says which delimiters a thought has. The same seed gives
+    the same bytes on the CPU. Raises UserError for an unknown suite, for shards that lack one of its benchmarks, and for
+    responses that do not fit the model.
     """
-    import lm_eval  # takes seconds: only a real evaluation pays
-    from lm_eval.api.task import ConfigurableTask
-
-    from rlpretrain.evaluation.engine_model import EngineModel
-
-    suite, template = load_suite(settings.suite)
+    suite, tasks = load_suite(settings.suite)
     items = _items(benchmarks, suite, settings)
-    opening = [token_id(tokenizer, thought_open)] if suite.open_thought else []
-    engine_model = EngineModel(model, tokenizer, settings, opening)
-    samples: Samples = {}
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = []
-        for name in suite.benchmarks:
-            data = Path(folder) / f"{name}.json"
-            data.write_text("".join(json.dumps(_row(item)) + "\n" for item in items[name]), encoding="utf-8")
-            config = {
-                **template,
-                "task": name,
-                "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": folder},
-                "repeats": settings.repeats,
-                "filter_list": [
-                    {"name": "all", "filter": [{"function": "take_first_k", "k": settings.repeats}]}
-                ],
-                "process_results": _grader(suite, samples.setdefault(name, [])),
-            }
-            config["generation_kwargs"] = {
-                **template["generation_kwargs"],
-                "temperature": settings.temperature,
-                "max_gen_toks": settings.max_new_tokens,
-            }
-            tasks.append(ConfigurableTask(config=config))
-        lm_eval.simple_evaluate(model=engine_model, tasks=tasks, bootstrap_iters=0, log_samples=False)
-    results = {
-        name: {"group": group, **pass_at_1([line["correct"] for line in samples[name]]), "no_answer": _no_answer(samples[name])}
-        for name, group in suite.benchmarks.items()
-    }
-    return {"benchmarks": results, "averages": group_averages(results)}, samples
+    thought = thought or ThoughtSettings()
+    opening = ThoughtFormat.build(thought, tokenizer).open_ids if suite.open_thought else ()
+    reader = AnswerReader(suite.answer_patterns, thought.open, thought.close, suite.open_thought)
+    # lm-eval takes seconds to import: only a real evaluation pays.
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    from rlpretrain.evaluation.engine_model import EngineModel, SampledTask
+
+    samples: Samples = {name: [] for name in tasks}
+    with tempfile.TemporaryDirectory() as scratch:
+        configured = [
+            SampledTask(_config(task, items[name], settings, _grader(reader, samples[name]), Path(scratch)))
+            for name, task in tasks.items()
+        ]
+        # Not simple_evaluate: it would seed the process's random numbers and run pip and git for its report.
+        lm_eval.evaluate(
+            EngineModel(model, tokenizer, settings, list(opening)),
+            TaskManager(include_defaults=False).load(configured),  # the defaults are 13,000 files: half a minute
+            bootstrap_iters=0,  # the standard errors are ours
+            log_samples=False,  # so are the samples: the grader keeps them
+        )
+    figures = {name: {"group": suite.benchmarks[name], **_figures(lines)} for name, lines in samples.items()}
+    return {"benchmarks": figures, "averages": group_averages(figures)}, samples
 
 
 def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[str, list[Example]]:
@@ -79,33 +71,49 @@ def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[s
     return items
 
 
-def _row(example: Example) -> dict[str, str]:
-    return {"id": example.id, "prompt": example.prompt, "answer": example.answer}
+def _config(
+    task: dict[str, Any],
+    items: list[Example],
+    settings: EvaluateSettings,
+    grader: Callable[[dict[str, str], list[Any]], dict[str, float]],
+    scratch: Path,
+) -> dict[str, Any]:
+    """The task file's configuration with what only a run knows."""
+    data = scratch / f"{task['task']}.json"
+    rows = [{"id": item.id, "prompt": item.prompt, "answer": item.answer} for item in items]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {
+        **task,
+        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(scratch)},
+        "repeats": settings.repeats,
+        # lm-eval's default filter, take_first, throws all repeats but one away.
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": settings.repeats}]}],
+        "process_results": grader,
+        "generation_kwargs": {
+            **task["generation_kwargs"],
+            "temperature": settings.temperature,
+            "max_gen_toks": settings.max_new_tokens,
+        },
+    }
 
 
-def _grader(suite: Suite, kept: list[dict[str, Any]]) -> Callable[[dict[str, str], list[Any]], dict[str, float]]:
+def _grader(
+    reader: AnswerReader, kept: list[dict[str, Any]]
+) -> Callable[[dict[str, str], list[Any]], dict[str, float]]:
     """lm-eval's process_results: gets the k responses of a question as results[0], and keeps every one."""
 
     def process_results(item: dict[str, str], results: list[Any]) -> dict[str, float]:
         responses = list(results[0])
-        answers = [suite.extract(response) for response in responses]
-        correct = [answer is not None and _same(answer, item["answer"]) for answer in answers]
+        answers = [reader(response) for response in responses]
+        correct = [answer is not None and same_answer(answer, item["answer"]) for answer in answers]
         kept.append({**item, "responses": responses, "answers": answers, "correct": correct})
         return {"accuracy": sum(correct) / len(correct)}
 
     return process_results
 
 
-def _same(answer: str, reference: str) -> bool:
-    """Equal as text, or as numbers."""
-    if answer == reference.replace(",", "").strip():
-        return True
-    try:
-        return float(answer) == float(reference.replace(",", ""))
-    except ValueError:
-        return False
-
-
-def _no_answer(lines: list[dict[str, Any]]) -> float:
-    answers = [answer for line in lines for answer in line["answers"]]
-    return round(sum(answer is None for answer in answers) / len(answers), 8)
+def _figures(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        **pass_at_1([line["correct"] for line in lines]),
+        "no_answer": no_answer([line["answers"] for line in lines]),
+    }
