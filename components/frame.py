@@ -2,11 +2,13 @@
 
     python -m components.STAGE --settings FILE --input NAME=PATH ... --output PATH [--publish URI]
 
-is what torchrun and other schedulers call; the Kubeflow component calls `run_stage` with the same arguments.
+is what torchrun and other schedulers call; the Kubeflow components call `run_component` with the same arguments. In both a
+user's mistake ends in one line that starts with `error:` and exit code 2; RLP_DEBUG=1 gives the traceback instead.
 """
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from rlpretrain.artifacts import MANIFEST, Manifest, verify, write_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
+DEBUG = "RLP_DEBUG"
 STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare")
 
 
@@ -59,6 +62,24 @@ def run_stage(
     return _run(stage, parse_settings(stage.settings, settings, name), inputs, output, publish_uri)
 
 
+def run_component(
+    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = ""
+) -> None:
+    """`run_stage` as the body of a Kubeflow component: a user's mistake ends the process instead of raising."""
+    try:
+        run_stage(name, settings, inputs, output, publish_uri)
+    except UserError as error:
+        raise SystemExit(_reported(error)) from None
+
+
+def _reported(error: UserError) -> int:
+    """Print a user's mistake as one line and return its exit code; raise it where RLP_DEBUG asks for tracebacks."""
+    if os.environ.get(DEBUG):
+        raise error
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return 2
+
+
 def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path, publish_uri: str) -> Manifest:
     unknown = sorted(set(inputs) - set(stage.inputs))
     if unknown:
@@ -98,17 +119,20 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
     """The shell form of a stage; returns the exit code: 0, or 2 after one line on a user's mistake."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}")
     parser.add_argument("--settings", required=True, type=Path, help="YAML or JSON file with the stage's settings")
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact; repeatable")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact; repeatable"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder to write the artifact to")
-    parser.add_argument("--publish", default="", metavar="URI", help="s3:// or file:// place to publish the artifact to")
+    parser.add_argument(
+        "--publish", default="", metavar="URI", help="s3:// or file:// place to publish the artifact to"
+    )
     options = parser.parse_args(None if arguments is None else list(arguments))
     try:
         stage = load_stage(name)
         settings = load_settings(stage.settings, options.settings)
         manifest = _run(stage, settings, _named_paths(options.input), options.output, options.publish)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _reported(error)
     print(f"{name}: {options.output} ({manifest.kind}, digest {manifest.digest[:12]})")
     return 0
 

@@ -1,19 +1,23 @@
 """The command line: python -m pipelines compile | run | compare."""
 
 import json
+import os
 import sys
-import tempfile
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pipelines.profile import load_profile, names, parse_changes
 from rlpretrain.errors import UserError
 
-app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-RUNS = Path("runs")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+Endpoint = Annotated[
+    str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
+]
+Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
+Debug = Annotated[bool, typer.Option("--debug", help="show all output, and tracebacks of mistakes")]
 
 
 @app.command("compile")
@@ -30,79 +34,66 @@ def compile_command(
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-            print(path.name)
+            print(f"pipelines/compiled/{path.name}")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             raise UserError(f"pipelines/compiled/{path.name} is stale; run `make compile`")
 
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Option(help="which reproduction")] = "mini",
-    name: Annotated[str | None, typer.Option(help="name of the run; default: profile and time")] = None,
-    seed: Annotated[int, typer.Option(help="first seed")] = 0,
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")] = "mini",
+    name: Annotated[str | None, typer.Option(help="name of the run; default: profile, time and seed")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="runs, with seeds one apart, compared together")] = 1,
-    change: Annotated[list[str] | None, typer.Option("--set", help="STAGE.FIELD=VALUE, over the profile")] = None,
-    artifacts: Annotated[str, typer.Option(help="place of the artifacts")] = "s3://rlp/runs",
-    runs: Annotated[Path, typer.Option(help="folder for the runs' own files")] = RUNS,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
+    ] = None,
+    artifacts: Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")] = "s3://rlp/runs",
+    endpoint: Endpoint = None,
+    runs: Runs = Path("runs"),
+    debug: Debug = False,
 ) -> None:
     """Run the reproduction on this machine to its report."""
     settings = load_profile(profile, parse_changes(change or []))
-    from pipelines import local
+    from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
+    from pipelines.comparing import compare_uris
 
+    if debug:
+        os.environ[local.DEBUG] = "1"
     name = name or local.default_name(profile, seed)
-    uris = []
-    with local.storage(runs):
-        for index in range(seeds):
-            part = name if seeds == 1 else f"{name}-seed{seed + index}"
-            uris.append(local.run_local(part, profile, settings, seed + index, runs, artifacts.rstrip("/")))
-        report = runs / name / "report"
+    parts = {name: seed} if seeds == 1 else {f"{name}-seed{seed + index}": seed + index for index in range(seeds)}
+    local.check_free([name, *(part for part in parts if part != name)], runs)
+    report = runs / name / "report"
+    with local.storage(runs, endpoint):
+        uris = []
+        for part, its_seed in parts.items():
+            print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
+            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts.rstrip("/")))
         if seeds == 1:
             local.fetch_report(uris[0], report)
         else:
-            _compare(uris, report, settings.compare.model_dump())
-    latest = runs / "latest"
-    latest.unlink(missing_ok=True)
-    latest.symlink_to(name)
+            compare_uris(uris, report, settings.compare)
+    local.point_latest(runs, name)
     _summarise(report)
-    print(f"artifacts: {', '.join(uris)}")
+    print(f"artifacts: {' '.join(uris)}")
 
 
 @app.command()
 def compare(
-    uris: Annotated[list[str], typer.Argument(help="runs, each the s3:// place of its artifacts")],
+    uris: Annotated[list[str], typer.Argument(help="runs, each the s3:// place that holds its artifacts")],
     output: Annotated[Path, typer.Option(help="folder for the page")] = Path("comparison"),
-    runs: Annotated[Path, typer.Option(help="folder with the embedded server's data")] = RUNS,
+    title: Annotated[str, typer.Option(help="title of the page")] = "Comparison of runs",
+    endpoint: Endpoint = None,
+    runs: Runs = Path("runs"),
 ) -> None:
-    """Read two or more runs (seeds) back from storage and compare them on one page."""
+    """Read one or more runs (seeds) back from storage and compare their models on one page."""
     from pipelines import local
-
-    with local.storage(runs):
-        _compare(uris, output, {"title": "Comparison of runs"})
-    _summarise(output)
-
-
-def _compare(uris: list[str], output: Path, settings: dict[str, Any]) -> None:
-    from rlpretrain.report.build import compare_runs
-    from rlpretrain.report.evaluations import ARMS, STAGES
+    from pipelines.comparing import compare_uris
     from rlpretrain.settings import CompareSettings
-    from rlpretrain.storage import download_folder, list_artifacts
 
-    with tempfile.TemporaryDirectory() as scratch:
-        found = []
-        for index, uri in enumerate(uris):
-            present = set(list_artifacts(uri))
-            evaluations = {}
-            for arm in ARMS:
-                for stage in STAGES:
-                    place = f"{uri.rstrip('/')}/evaluate-{arm}-{stage}"
-                    if place in present:
-                        folder = Path(scratch) / str(index) / f"{arm}-{stage}"
-                        download_folder(place, folder)
-                        evaluations[arm, stage] = folder
-            if not evaluations:
-                raise UserError(f"{uri}: holds no evaluation of a run; give the place that a run printed at its end")
-            found.append(evaluations)
-        compare_runs(found, CompareSettings(**settings), output)
+    with local.storage(runs, endpoint):
+        compare_uris(uris, output, CompareSettings(title=title))
+    _summarise(output)
 
 
 def _summarise(report: Path) -> None:
@@ -113,12 +104,19 @@ def _summarise(report: Path) -> None:
 
 
 def main() -> int:
-    """Exit code 0, or 2 after one line on a user's mistake."""
+    """Exit code 0; 2 after one line on a user's mistake; 1 after the end of the log when a task broke."""
     try:
-        app(standalone_mode=True)
+        app()
     except UserError as error:
+        if "--debug" in sys.argv:
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if type(error).__name__ != "TaskFailed":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -111,6 +111,11 @@ def reproduction(profile_name: str, profile: Profile) -> Any:
     return rlp_reproduction
 
 
+def task_names(pipeline: Any) -> dict[str, str]:
+    """Keys of a pipeline's tasks, as runners print them (evaluate-5), to the names people see (evaluate-cpt-sft)."""
+    return {key: task.task_info.name for key, task in pipeline.pipeline_spec.root.dag.tasks.items()}
+
+
 def named(task: PipelineTask, name: str) -> PipelineTask:
     """Give a task the name that people see."""
     return task.set_display_name(name)

@@ -27,7 +27,7 @@ def compare(
     import shutil
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {
         "base_pretrained": Path(base_pretrained.path),
@@ -40,5 +40,5 @@ def compare(
         "rlp_sft": Path(rlp_sft.path),
         "rlp_rlvr": Path(rlp_rlvr.path),
     }
-    run_stage("compare", settings, inputs, Path(comparison.path), publish_uri)
+    run_component("compare", settings, inputs, Path(comparison.path), publish_uri)
     shutil.copyfile(Path(comparison.path) / "index.html", page.path)

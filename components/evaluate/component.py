@@ -20,11 +20,11 @@ def evaluate(
     """Benchmark a model and measure the information gain of its thoughts on held-out text."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {
         "checkpoint": Path(model.path),
         "benchmarks": Path(benchmarks.path),
         "held_out": Path(held_out.path),
     }
-    run_stage("evaluate", {**settings, "seed": seed}, inputs, Path(evaluation.path), publish_uri)
+    run_component("evaluate", {**settings, "seed": seed}, inputs, Path(evaluation.path), publish_uri)

@@ -19,7 +19,7 @@ def finetune(
     """Fine-tune a model on prompts and completions."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(model.path)}
-    run_stage("finetune", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("finetune", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)

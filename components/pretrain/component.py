@@ -13,10 +13,10 @@ def train_base(
     """Train or import the base model that every arm starts from."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {"shards": Path(shards.path)}
-    run_stage("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
 
 
 @dsl.component(base_image=image("train"), install_kfp_package=False)
@@ -32,7 +32,7 @@ def pretrain(
     """Continue the base model by the settings' objective: cpt, rlp or rpt."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(base.path)}
-    run_stage("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)

@@ -19,7 +19,7 @@ def reinforce(
     """Reinforce a model on problems with verifiable answers."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(model.path)}
-    run_stage("reinforce", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("reinforce", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)

@@ -11,9 +11,9 @@ def shard_benchmarks(settings: dict, seed: int, publish_uri: str, code_digest: s
     """Shard evaluation items. `code_digest` makes the cache see changed code."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
-    run_stage("shard_data", {**settings, "seed": seed}, {}, Path(shards.path), publish_uri)
+    run_component("shard_data", {**settings, "seed": seed}, {}, Path(shards.path), publish_uri)
 
 
 @dsl.component(base_image=image("data"), install_kfp_package=False)
@@ -28,7 +28,7 @@ def shard_data(
     """Shard training documents, clear of the benchmarks' items."""
     from pathlib import Path
 
-    from components.frame import run_stage
+    from components.frame import run_component
 
     inputs = {"benchmarks": Path(benchmarks.path)}
-    run_stage("shard_data", {**settings, "seed": seed}, inputs, Path(shards.path), publish_uri)
+    run_component("shard_data", {**settings, "seed": seed}, inputs, Path(shards.path), publish_uri)
