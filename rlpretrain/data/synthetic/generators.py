@@ -8,7 +8,7 @@ from rlpretrain.data.synthetic.problems import FAMILIES, Problem, draw
 from rlpretrain.errors import UserError
 
 OPEN, CLOSE = "<think>", "</think>"
-CHATTER = ("hm", "ok", "well", "let me see", "so", "right", "oh")
+CHATTER = ("hm", "ok", "well", "so", "right", "oh")  # no digit, which every chain starts with
 
 
 def base(
