@@ -26,9 +26,10 @@ VOLATILE = (TRAINING_TIMINGS,)
 def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
-    thought_open = settings.held_out.thought.open if settings.held_out else "<think>"
-    figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought_open)
-    gain, thoughts = None, []
+    thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have
+    figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought)
+    gain: dict[str, Any] | None = None
+    thoughts: list[dict[str, Any]] = []
     if settings.held_out is not None and "held_out" in inputs:
         gain, thoughts = held_out_gain(model, tokenizer, inputs["held_out"], settings.held_out, settings.seed)
     results = {
@@ -46,7 +47,7 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> di
     for name, copy in ((METRICS_FILE, "training.jsonl"), (TIMINGS_FILE, TRAINING_TIMINGS)):
         if (inputs["checkpoint"] / name).exists():
             shutil.copyfile(inputs["checkpoint"] / name, output / copy)
-    facts = {"averages": figures["averages"]}
+    facts: dict[str, Any] = {"averages": figures["averages"]}
     if gain is not None:
         facts["information_gain"] = {key: rounded(gain[key]) for key in ("mean", "stderr")}
     return facts

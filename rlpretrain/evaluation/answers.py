@@ -31,7 +31,7 @@ class AnswerReader:
 
         A thought is not an answer: numbers in it are guesses on the way, and lm-eval would grade an open one as a whole.
         """
-        thought, close, rest = response.rpartition(self.think_close)
+        _thought, close, rest = response.rpartition(self.think_close)
         if not close and self.opened:
             return None
         return None if self.think_open in rest else rest.strip()

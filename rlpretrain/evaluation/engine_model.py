@@ -36,7 +36,8 @@ class EngineModel(HFLM):
         settings: EvaluateSettings,
         opening: list[int],
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch, device=str(model.device))
+        with redirect_stderr(io.StringIO()):  # it warns that a model in memory is already loaded
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch, device=str(model.device))
         self.engine = TorchEngine(model)
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.settings = settings

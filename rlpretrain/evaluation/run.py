@@ -16,7 +16,9 @@ from rlpretrain.evaluation.suites import Suite, load_suite
 from rlpretrain.settings import EvaluateSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
 
-Samples = dict[str, list[dict[str, Any]]]  # benchmark -> a line a question: id, prompt, answer, responses, answers, correct
+Samples = dict[
+    str, list[dict[str, Any]]
+]  # benchmark -> a line a question: id, prompt, answer, responses, answers, correct
 
 
 def run_suite(
@@ -67,7 +69,9 @@ def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[s
             items[example.source].append(example)
     for name, found in items.items():
         if not found:
-            raise UserError(f"input 'benchmarks' holds no item of '{name}', which suite '{settings.suite}' needs; shard it")
+            raise UserError(
+                f"input 'benchmarks' holds no item of '{name}', which suite '{settings.suite}' needs; shard it"
+            )
     return items
 
 
