@@ -17,6 +17,7 @@ from components.frame import DEBUG
 from pipelines.profile import Profile
 from pipelines.progress import Progress, captured, stage_error, tail
 from pipelines.reproduction import reproduction, task_names
+from rlpretrain.artifacts import code_digest
 from rlpretrain.errors import UserError
 from rlpretrain.s3server import EmbeddedS3
 from rlpretrain.storage import create_bucket, download_folder
@@ -83,7 +84,7 @@ def run_local(name: str, profile_name: str, profile: Profile, seed: int, runs: P
     pipeline = reproduction(profile_name, profile)
     try:
         with captured(log, Progress(task_names(pipeline)), everything=bool(os.environ.get(DEBUG))):
-            pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri)
+            pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri, code_digest=code_digest())
     except RuntimeError as error:  # what kfp raises when a task fails
         if os.environ.get(DEBUG):
             raise

@@ -15,7 +15,6 @@ from components.pretrain.component import pretrain, train_base
 from components.reinforce.component import reinforce
 from components.shard_data.component import shard_benchmarks, shard_data
 from pipelines.profile import Profile
-from rlpretrain.artifacts import code_digest as current_code_digest
 
 
 def reproduction(profile_name: str, profile: Profile) -> Any:
@@ -28,7 +27,7 @@ def reproduction(profile_name: str, profile: Profile) -> Any:
         run_name: str = "reproduction",
         seed: int = 0,
         artifacts_uri: str = "",
-        code_digest: str = current_code_digest(),
+        code_digest: str = "",
         benchmarks: dict = defaults["shard_benchmarks"],
         base_corpus: dict = defaults["shard_base_corpus"],
         corpus: dict = defaults["shard_corpus"],
@@ -48,7 +47,7 @@ def reproduction(profile_name: str, profile: Profile) -> Any:
             run_name: Name of the run, the last part of its place in storage.
             seed: Seed of data order, thoughts and evaluation; a seed repeats a run.
             artifacts_uri: s3:// place that the run's artifacts are published under.
-            code_digest: Digest of the code; part of every task's cache key.
+            code_digest: Digest of the code, for KFP's cache sees neither changed packages nor moved image tags; any text works.
             benchmarks: Settings of sharding the benchmarks.
             base_corpus: Settings of sharding the base model's corpus.
             corpus: Settings of sharding the documents of CPT and RLP.
