@@ -16,5 +16,5 @@ VOLATILE = ()
 
 def run(settings: CompareSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
     """Write index.html, report.md and results.json; return the verdicts."""
-    evaluations = {(arm, stage): inputs[f"{arm}_{stage}"] for arm in ARMS for stage in STAGES if f"{arm}_{stage}" in inputs}
-    return compare_runs([evaluations], settings, output)
+    named = {(arm, stage): f"{arm}_{stage}" for arm in ARMS for stage in STAGES}
+    return compare_runs([{key: inputs[name] for key, name in named.items() if name in inputs}], settings, output)

@@ -1,97 +1,235 @@
 """The comparison: results.json, report.md and a self-contained index.html out of one or more runs' evaluations."""
 
 import json
-from dataclasses import asdict
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from rlpretrain.errors import UserError
-from rlpretrain.evaluation.averages import rounded
-from rlpretrain.report.claims import Claim, judge
-from rlpretrain.report.evaluations import Evaluation, Key, pool, read_evaluation
-from rlpretrain.report.page import markdown, page
-from rlpretrain.report.statistics import Bootstrap
+from rlpretrain.report.claims import judge
+from rlpretrain.report.evaluations import ARMS, STAGES, Evaluation, Key, Pooled, pool, read_evaluation
+from rlpretrain.report.markdown import markdown
+from rlpretrain.report.page import page
+from rlpretrain.report.results import (
+    RESULTS_FILE,
+    BenchmarkFigure,
+    Curve,
+    Difference,
+    Figure,
+    GainFigure,
+    Model,
+    Results,
+    Source,
+    Thought,
+    parse_results,
+)
+from rlpretrain.report.statistics import Bootstrap, Interval, Scores
+from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent
 from rlpretrain.settings import CompareSettings
 
-SCHEMA_VERSION = 1
-RESULTS_FILE = "results.json"
+THOUGHTS_SHOWN = 10
+CONTEXT_SHOWN = 400  # characters of a thought's context, its end; a thought is as long as its budget allows
+CURVES = {
+    "pretrained": ("reward/gain", "thought/length", "thought/cut_off", "thought/entropy", "loss/nll"),
+    "sft": ("loss/nll",),
+    "rlvr": ("reward/correct", "thought/length", "thought/cut_off", "thought/entropy"),
+}
 
 
 def compare_runs(runs: list[dict[Key, Path]], settings: CompareSettings, output: Path) -> dict[str, Any]:
     """Write the comparison of ``runs`` (arm and stage to evaluation folder; several runs are seeds) to ``output``.
 
-    Returns the facts for the manifest. Raises UserError with fewer than two evaluations, or unlike benchmarks.
+    Returns the facts for the manifest. Raises UserError with fewer than two evaluations, unlike questions, or an
+    artifact that cannot be read.
     """
-    evaluations = pool([{key: read_evaluation(folder) for key, folder in run.items()} for run in runs])
-    if len(evaluations) < 2:
-        raise UserError("a comparison needs at least two evaluations that every run has; give more inputs")
-    suites = {tuple(evaluation.groups) for evaluation in evaluations.values()}
-    if len(suites) > 1:
-        raise UserError("the evaluations hold different benchmarks; evaluate every model on one suite")
-    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed)
-    claims = judge(evaluations, bootstrap)
-    results = _results(evaluations, claims, bootstrap, settings, len(runs))
+    results = collect([{key: read_evaluation(folder) for key, folder in run.items()} for run in runs], settings)
     output.mkdir(parents=True, exist_ok=True)
-    (output / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (output / "report.md").write_text(markdown(results), encoding="utf-8")
-    (output / "index.html").write_text(page(results, evaluations), encoding="utf-8")
-    return {"claims": {claim.name: claim.verdict for claim in claims}, "runs": len(runs)}
+    text = json.dumps(results.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    (output / RESULTS_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    (output / "report.md").write_text(markdown(results), encoding="utf-8", errors="backslashreplace")
+    (output / "index.html").write_text(page(results), encoding="utf-8", errors="backslashreplace")
+    return {"claims": {claim.name: claim.verdict for claim in results.claims}, "runs": results.runs}
 
 
-def _results(
-    evaluations: dict[Key, Evaluation], claims: list[Claim], bootstrap: Bootstrap, settings: CompareSettings, runs: int
-) -> dict[str, Any]:
-    """The figures of the page as data; the schema stands in this folder's README."""
-    any_evaluation = next(iter(evaluations.values()))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "title": settings.title,
-        "profile": settings.profile,
-        "runs": runs,
-        "confidence": settings.confidence,
-        "repeats": any_evaluation.repeats,
-        "benchmarks": any_evaluation.groups,
-        "claims": [
-            {**asdict(claim), "figure": claim.figure.as_dict() if claim.figure else None} for claim in claims
-        ],
-        "models": [
-            {"arm": arm, "stage": stage, **_figures(evaluation, bootstrap)}
-            for (arm, stage), evaluation in evaluations.items()
-        ],
-    }
+def collect(runs: Sequence[Mapping[Key, Evaluation]], settings: CompareSettings) -> Results:
+    """All figures of the page. The same evaluations and settings give the same figures."""
+    pooled = pool(runs)
+    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed)
+    models = [_model(key, evaluation, bootstrap) for key, evaluation in pooled.items()]
+    differences = [
+        _difference(first, second, stage, pooled[first, stage], pooled[second, stage], bootstrap)
+        for stage in STAGES
+        for first, second in (("rlp", "base"), ("rlp", "cpt"), ("cpt", "base"))
+        if (first, stage) in pooled and (second, stage) in pooled
+    ]
+    some = next(iter(pooled.values())).parts[0]
+    return Results(
+        title=settings.title,
+        profile=settings.profile,
+        runs=len(runs),
+        confidence=settings.confidence,
+        bootstrap_samples=settings.bootstrap_samples,
+        repeats=some.repeats,
+        benchmarks=some.groups,
+        claims=judge(models, differences, settings.confidence),
+        models=models,
+        differences=differences,
+        curves=_curves(pooled),
+        thoughts=_thoughts(pooled),
+    )
 
 
-def _figures(evaluation: Evaluation, bootstrap: Bootstrap) -> dict[str, Any]:
-    groups = sorted(set(evaluation.groups.values()))
-    averages = {
-        group: {name: evaluation.scores[name] for name in evaluation.scores if evaluation.groups[name] == group}
-        for group in groups
-    }
-    gain = evaluation.gain_summary
-    return {
-        "accuracy": {name: bootstrap.mean(values).as_dict() for name, values in evaluation.scores.items()},
-        "averages": {
-            **{group: bootstrap.average(scores).as_dict() for group, scores in averages.items()},
-            "overall": bootstrap.average(evaluation.scores).as_dict(),
+def _model(key: Key, pooled: Pooled, bootstrap: Bootstrap) -> Model:
+    scores = pooled.scores
+    return Model(
+        arm=key[0],
+        stage=key[1],
+        accuracy={
+            name: BenchmarkFigure(
+                **_fields(bootstrap.average({name: values})),
+                questions=len(values),
+                run_spread=_rounded(pooled.mean("run_spread", name)),
+                no_answer=_rounded(pooled.mean("no_answer", name)),
+            )
+            for name, values in scores.items()
         },
-        "run_spread": {name: rounded(value) for name, value in evaluation.run_spread.items()},
-        "no_answer": {name: rounded(value) for name, value in evaluation.no_answer.items()},
-        "information_gain": None
-        if gain is None
-        else {
-            **bootstrap.mean(evaluation.gains).as_dict(),
-            "thought_length": rounded(gain["thought_length"]),
-            "cut_off": rounded(gain["cut_off"]),
+        averages={
+            name: _figure(bootstrap.average({b: scores[b] for b in names}))
+            for name, names in _averaged(pooled.groups).items()
         },
-        "provenance": evaluation.provenance,
-    }
+        overall_by_run=_overall_by_run(pooled),
+        information_gain=_gain(pooled, bootstrap),
+        sources=[
+            Source(
+                run=number,
+                seed=part.manifest.seed,
+                digest=part.manifest.digest,
+                inputs=part.manifest.inputs,
+                code_version=part.manifest.code_version,
+                libraries=part.manifest.libraries,
+            )
+            for number, part in enumerate(pooled.parts, 1)
+        ],
+    )
+
+
+def _gain(pooled: Pooled, bootstrap: Bootstrap) -> GainFigure | None:
+    if not all(part.gains for part in pooled.parts):
+        return None
+    return GainFigure(
+        **_fields(bootstrap.average({"gain": pooled.gains})),
+        positions=len(pooled.gains),
+        baseline_logprob=_rounded(pooled.mean("gain_summary", "baseline_logprob")),
+        reasoned_logprob=_rounded(pooled.mean("gain_summary", "reasoned_logprob")),
+        thought_length=_rounded(pooled.mean("gain_summary", "thought_length")),
+        cut_off=_rounded(pooled.mean("gain_summary", "cut_off")),
+        by_run=[round(fmean(part.gains), 6) for part in pooled.parts],
+    )
+
+
+def _difference(first: str, second: str, stage: str, ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> Difference:
+    a, b = ours.scores, theirs.scores
+
+    def figure(names: Sequence[str]) -> Figure:
+        return _figure(bootstrap.difference({n: a[n] for n in names}, {n: b[n] for n in names}))
+
+    gain, paired = _gain_difference(ours, theirs, bootstrap)
+    by_run = zip(_overall_by_run(ours), _overall_by_run(theirs), strict=True)
+    return Difference(
+        first=first,
+        second=second,
+        stage=stage,
+        accuracy={name: figure([name]) for name in a},
+        averages={name: figure(names) for name, names in _averaged(ours.groups).items()},
+        overall_by_run=[round(x - y, 6) for x, y in by_run],
+        information_gain=gain,
+        gain_paired=paired,
+    )
+
+
+def _gain_difference(ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> tuple[Figure | None, bool]:
+    """Paired by held-out position when every run measured both models at equally many, which are then the same ones."""
+    lengths = [(len(a.gains), len(b.gains)) for a, b in zip(ours.parts, theirs.parts, strict=True)]
+    if not all(a and b for a, b in lengths):
+        return None, False
+    paired = all(a == b for a, b in lengths)
+    a, b = ({"gain": pooled.gains} for pooled in (ours, theirs))
+    return _figure(bootstrap.difference(a, b) if paired else bootstrap.unpaired_difference(a, b)), paired
+
+
+def _averaged(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """What is averaged over: each group's benchmarks, then all."""
+    named = {group: [name for name in groups if groups[name] == group] for group in sorted(set(groups.values()))}
+    return {**named, OVERALL: list(groups)}
+
+
+def _overall_by_run(pooled: Pooled) -> list[float]:
+    return [round(fmean(fmean(row.values()) for row in part.scores.values()), 6) for part in pooled.parts]
+
+
+def _curves(pooled: Mapping[Key, Pooled]) -> list[Curve]:
+    found = []
+    for (arm, stage), evaluation in pooled.items():
+        for metric in CURVES[stage]:
+            runs = [_curve(part, metric) for part in evaluation.parts]
+            if any(runs):
+                found.append(Curve(arm=arm, stage=stage, metric=metric, runs=runs))
+    return found
+
+
+def _curve(part: Evaluation, metric: str) -> list[tuple[int, float]]:
+    """Steps and values; a training that diverged has values that no chart can show."""
+    return [(row["step"], row[metric]) for row in part.training if metric in row and math.isfinite(row[metric])]
+
+
+def _thoughts(pooled: Mapping[Key, Pooled]) -> list[Thought]:
+    """Evenly spaced thoughts of RLP's first run, each with what base thought at the same place."""
+    rlp, base = pooled.get(("rlp", "pretrained")), pooled.get(("base", "pretrained"))
+    rows = rlp.parts[0].thoughts if rlp else []
+    before = {(row["document"], row["context"]): row for row in (base.parts[0].thoughts if base else [])}
+    count = min(THOUGHTS_SHOWN, len(rows))
+    chosen = [rows[round(i * (len(rows) - 1) / max(1, count - 1))] for i in range(count)]
+    return [
+        Thought(
+            **{
+                name: row[name]
+                for name in ("thought", "next_token", "logprob_with", "logprob_without", "gain", "cut_off")
+            },
+            context=row["context"][-CONTEXT_SHOWN:],
+            base_thought=base_row["thought"] if base_row else None,
+            base_gain=base_row["gain"] if base_row else None,
+        )
+        for row in chosen
+        for base_row in [before.get((row["document"], row["context"]))]
+    ]
+
+
+def _fields(interval: Interval) -> dict[str, Any]:
+    return {"estimate": round(interval.estimate, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
+
+
+def _figure(interval: Interval) -> Figure:
+    return Figure(**_fields(interval))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:
-    """What the command line says at the end of a run: a verdict a line, then the averages."""
-    lines = [f"{claim['verdict'].upper():>10}  {claim['statement']}: {claim['detail']}" for claim in results["claims"]]
-    for model in results["models"]:
-        overall = model["averages"]["overall"]
-        accuracy = f"{100 * overall['estimate']:.1f}% [{100 * overall['low']:.1f}, {100 * overall['high']:.1f}]"
-        lines.append(f"{model['arm']:>10}  {model['stage']:<11} {accuracy}")
-    return lines
+    """What the command line says at the end of a run: the verdicts, then the average of every model."""
+    parsed = parse_results(results)
+    lines = [""]
+    for claim in parsed.claims:
+        lines += [f"{claim.verdict.upper():>10}  {claim.statement}", f"{'':>10}  {claim.detail}"]
+    scale = f"{100 * parsed.confidence:g}% interval over questions"
+    lines += ["", f"Average accuracy in percent, pass@1[{parsed.repeats}], [{scale}]:"]
+    stages = [stage for stage in STAGES if any(model.stage == stage for model in parsed.models)]
+    lines.append(f"{'':>10}  " + "".join(f"{STAGE_NAMES[stage]:<22}" for stage in stages).rstrip())
+    cells = {(model.arm, model.stage): percent(model.averages[OVERALL]) for model in parsed.models}
+    for arm in ARMS:
+        if any(model.arm == arm for model in parsed.models):
+            row = "".join(f"{cells.get((arm, stage), 'not evaluated'):<22}" for stage in stages)
+            lines.append(f"{ARM_NAMES[arm]:>10}  {row.rstrip()}")
+    return [*lines, ""]

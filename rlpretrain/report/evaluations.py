@@ -1,98 +1,150 @@
-"""Evaluation artifacts read back: scores by question, held-out gains, thoughts and training curves of an arm's stage."""
+"""Evaluation artifacts read back, and the evaluations of several runs (seeds) put together.
+
+A question is known by its content's id, so that arms are paired by question and never by place in a file. Of several
+runs, a question's score is its mean over the runs that asked it: the same question asked thrice is not three questions.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from rlpretrain.artifacts import read_manifest
+from rlpretrain.artifacts import Manifest, read_manifest
 from rlpretrain.errors import UserError
 
 Key = tuple[str, str]  # arm, stage
 ARMS = ("base", "cpt", "rlp")
 STAGES = ("pretrained", "sft", "rlvr")
+GAIN_FIGURES = ("baseline_logprob", "reasoned_logprob", "thought_length", "cut_off")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one model; of several seeds' runs, questions and positions stand one after another."""
+    """What one run measured of one model."""
 
     groups: dict[str, str]  # benchmark -> group
-    scores: dict[str, list[float]]  # benchmark -> mean over samples, a question
+    scores: dict[str, dict[str, float]]  # benchmark -> question id -> mean over samples
     repeats: int
-    no_answer: dict[str, float]
-    run_spread: dict[str, float]
-    gains: list[float]  # a held-out position each, nats
-    gain_summary: dict[str, Any] | None
-    training: list[dict[str, float]]
+    no_answer: dict[str, float]  # benchmark -> share of samples
+    run_spread: dict[str, float]  # benchmark -> standard deviation of the k runs' accuracies
+    gains: list[float]  # nats, a held-out position each; empty when not measured
+    gain_summary: dict[str, float]  # the GAIN_FIGURES there are
+    training: list[dict[str, Any]]  # the checkpoint's metrics, a step each
     thoughts: list[dict[str, Any]]
-    provenance: list[dict[str, Any]] = field(default_factory=list)
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What all runs measured of one arm's stage."""
+
+    parts: tuple[Evaluation, ...]  # one a run, in the runs' order
+
+    @property
+    def groups(self) -> dict[str, str]:
+        return self.parts[0].groups
+
+    @property
+    def scores(self) -> dict[str, list[float]]:
+        """Benchmark -> a value a distinct question, its mean over runs; the order is the same for every arm."""
+        return {name: self._questions(name) for name in self.groups}
+
+    @property
+    def gains(self) -> list[float]:
+        """A value a held-out position; every run has positions of its own."""
+        return [gain for part in self.parts for gain in part.gains]
+
+    def mean(self, field: str, name: str) -> float | None:
+        """The mean over runs of one entry of a table such as ``no_answer``; None when a run lacks it."""
+        values = [getattr(part, field).get(name) for part in self.parts]
+        return None if None in values else fmean(values)
+
+    def _questions(self, name: str) -> list[float]:
+        asked: dict[str, list[float]] = {}
+        for part in self.parts:
+            for question, score in part.scores[name].items():
+                asked.setdefault(question, []).append(score)
+        return [fmean(asked[question]) for question in sorted(asked)]
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     """One evaluation artifact; UserError when it cannot be read."""
     manifest = read_manifest(folder, "evaluation")
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"), parse_constant=_refuse)
         benchmarks = results["benchmarks"]
-        gain = results["information_gain"]
+        gain = results["information_gain"] or {}
         return Evaluation(
             groups={name: row["group"] for name, row in benchmarks.items()},
-            scores={name: row["per_question"] for name, row in benchmarks.items()},
+            scores={name: _by_question(folder, name, row["per_question"]) for name, row in benchmarks.items()},
             repeats=results["repeats"],
             no_answer={name: row["no_answer"] for name, row in benchmarks.items()},
             run_spread={name: row["run_spread"] for name, row in benchmarks.items()},
-            gains=gain["per_position"] if gain else [],
-            gain_summary={key: value for key, value in gain.items() if key != "per_position"} if gain else None,
+            gains=gain.get("per_position", []),
+            gain_summary={name: gain[name] for name in GAIN_FIGURES if name in gain},
             training=_lines(folder / "training.jsonl"),
-            thoughts=_lines(folder / "thoughts.jsonl"),
-            provenance=[
-                {
-                    "digest": manifest.digest,
-                    "code": manifest.code_version,
-                    "seed": manifest.seed,
-                    "libraries": manifest.libraries,
-                    "inputs": manifest.inputs,
-                }
-            ],
+            thoughts=_lines(folder / "thoughts.jsonl", _refuse),
+            manifest=manifest,
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: not a readable evaluation ({type(error).__name__}: {error}); evaluate again") from None
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder}: not a readable evaluation ({type(error).__name__}: {error}); evaluate again"
+        ) from None
 
 
-def pool(runs: list[Mapping[Key, Evaluation]]) -> dict[Key, Evaluation]:
-    """Several runs (seeds) as one: an arm's stage is kept when every run has it, with the same benchmarks."""
-    shared = [key for key in runs[0] if all(key in run for run in runs)]
-    pooled = {}
-    for key in shared:
-        parts = [run[key] for run in runs]
-        first = parts[0]
-        if any(part.groups != first.groups for part in parts):
-            raise UserError("the runs were evaluated on different benchmarks; compare runs of one suite")
-        pooled[key] = Evaluation(
-            groups=first.groups,
-            scores={name: [score for part in parts for score in part.scores[name]] for name in first.scores},
-            repeats=first.repeats,
-            no_answer={name: _mean([part.no_answer[name] for part in parts]) for name in first.scores},
-            run_spread={name: _mean([part.run_spread[name] for part in parts]) for name in first.scores},
-            gains=[gain for part in parts for gain in part.gains],
-            gain_summary=_mean_summary([part.gain_summary for part in parts]),
-            training=first.training,
-            thoughts=first.thoughts,
-            provenance=[entry for part in parts for entry in part.provenance],
+def pool(runs: Sequence[Mapping[Key, Evaluation]]) -> dict[Key, Pooled]:
+    """Several runs as one, in the order of arms and stages; an arm's stage is kept when every run has it.
+
+    Raises UserError when there are fewer than two, or when the models of a run answered different questions.
+    """
+    keys = [(arm, stage) for arm in ARMS for stage in STAGES if all((arm, stage) in run for run in runs)]
+    if len(keys) < 2:
+        raise UserError("a comparison needs at least two evaluations that every run has; give more inputs")
+    for number, run in enumerate(runs, 1):
+        for key in keys[1:]:
+            _check_alike(run[keys[0]], run[key], f"run {number}: {' '.join(keys[0])} and {' '.join(key)}")
+    for number, run in enumerate(runs[1:], 2):
+        if run[keys[0]].groups != runs[0][keys[0]].groups:
+            raise UserError(f"run {number} was evaluated on other benchmarks than run 1; compare runs of one suite")
+    return {key: Pooled(tuple(run[key] for run in runs)) for key in keys}
+
+
+def _check_alike(first: Evaluation, second: Evaluation, where: str) -> None:
+    if first.groups != second.groups:
+        raise UserError(f"{where} were evaluated on different benchmarks; evaluate every model on one suite")
+    for name in first.scores:
+        if first.scores[name].keys() != second.scores[name].keys():
+            raise UserError(
+                f"{where} answered different questions of '{name}'; evaluate every model on one shards artifact"
+            )
+    if first.repeats != second.repeats:
+        raise UserError(
+            f"{where} were sampled {first.repeats} and {second.repeats} times a question; use one 'repeats'"
         )
-    return pooled
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _by_question(folder: Path, name: str, scores: list[float]) -> dict[str, float]:
+    """Scores by question id, as the samples give it; a question that stands twice in a benchmark counts as two."""
+    seen: Counter[str] = Counter()
+    found = {}
+    with (folder / "samples" / f"{name}.jsonl").open(encoding="utf-8") as lines:
+        for line, score in zip(lines, scores, strict=True):
+            question = str(json.loads(line)["id"])
+            seen[question] += 1
+            found[f"{question}/{seen[question]}"] = float(score)
+    return found
 
 
-def _mean_summary(summaries: list[dict[str, Any] | None]) -> dict[str, Any] | None:
-    present = [summary for summary in summaries if summary]
-    return {key: _mean([s[key] for s in present]) for key in present[0]} if len(present) == len(summaries) else None
+def _lines(path: Path, constant: Callable[[str], Any] | None = None) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    # Not splitlines: it also splits at U+2028 and the like, which JSON lets stand inside a string.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line, parse_constant=constant) for line in lines if line]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def _refuse(name: str) -> None:
+    raise ValueError(f"holds {name}, so the model diverged")

@@ -1,0 +1,138 @@
+"""results.json as a typed, versioned schema. README.md in this folder says the same for readers.
+
+Accuracies are fractions of 1, gains and log-probabilities nats; intervals have the file's ``confidence``.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+RESULTS_FILE = "results.json"
+Verdict = Literal["holds", "fails", "not tested"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(_Part):
+    """An estimate with the bounds of its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class BenchmarkFigure(Figure):
+    """Accuracy, pass@1[k], on one benchmark."""
+
+    questions: int = Field(description="distinct questions, over all runs")
+    run_spread: float | None = Field(description="standard deviation of the k sampled runs' accuracies; mean over runs")
+    no_answer: float | None = Field(description="share of samples without an answer; mean over runs")
+
+
+class GainFigure(Figure):
+    """Information gain of the model's own thoughts on held-out text."""
+
+    positions: int
+    baseline_logprob: float | None = Field(description="log-probability of the next token without a thought")
+    reasoned_logprob: float | None = Field(description="the same after a thought")
+    thought_length: float | None = Field(description="tokens")
+    cut_off: float | None = Field(description="share of thoughts that met the budget")
+    by_run: list[float]
+
+
+class Source(_Part):
+    """One evaluation artifact that the figures come from."""
+
+    run: int = Field(description="1 for the first")
+    seed: int
+    digest: str = Field(description="of the evaluation artifact")
+    inputs: dict[str, str] = Field(description="name to digest, of the artifacts it was made from")
+    code_version: str
+    libraries: dict[str, str]
+
+
+class Model(_Part):
+    """An arm after a stage."""
+
+    arm: str
+    stage: str
+    accuracy: dict[str, BenchmarkFigure] = Field(description="by benchmark")
+    averages: dict[str, Figure] = Field(description="mean over a group's benchmarks, by group; overall: over all")
+    overall_by_run: list[float]
+    information_gain: GainFigure | None
+    sources: list[Source] = Field(description="one a run")
+
+
+class Difference(_Part):
+    """``first`` minus ``second`` after one stage, paired by question."""
+
+    first: str
+    second: str
+    stage: str
+    accuracy: dict[str, Figure] = Field(description="by benchmark")
+    averages: dict[str, Figure] = Field(description="by group, and overall")
+    overall_by_run: list[float]
+    information_gain: Figure | None
+    gain_paired: bool = Field(description="whether the gains were paired by held-out position")
+
+
+class ClaimResult(_Part):
+    """A claim, the rule that decides it, and what the figures say."""
+
+    name: str
+    statement: str
+    rule: str
+    verdict: Verdict
+    unit: Literal["points", "nats"]
+    figure: Figure | None = Field(description="the difference that decided; null when not tested")
+    by_run: list[float] = Field(description="the same difference in each run")
+    detail: str = Field(description="the deciding figures in words")
+
+
+class Thought(_Part):
+    """A thought sampled on held-out text, and at the same place the base model's."""
+
+    context: str
+    thought: str
+    next_token: str
+    logprob_with: float
+    logprob_without: float
+    gain: float
+    cut_off: bool
+    base_thought: str | None
+    base_gain: float | None
+
+
+class Curve(_Part):
+    """One metric of one training, a line a run."""
+
+    arm: str
+    stage: str
+    metric: str
+    runs: list[list[tuple[int, float]]] = Field(description="for each run, pairs of step and value")
+
+
+class Results(_Part):
+    """The whole file."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    title: str
+    profile: str
+    runs: int
+    confidence: float
+    bootstrap_samples: int
+    repeats: int = Field(description="k of pass@1[k]")
+    benchmarks: dict[str, str] = Field(description="name to group")
+    claims: list[ClaimResult]
+    models: list[Model]
+    differences: list[Difference]
+    curves: list[Curve]
+    thoughts: list[Thought] = Field(description="evenly spaced over the held-out positions, of the first run")
+
+
+def parse_results(values: Any) -> Results:
+    """Results out of a parsed results.json; pydantic's ValidationError when it is of another schema."""
+    return Results.model_validate(values)

@@ -1,0 +1,27 @@
+"""How figures, arms and stages are put into words, the same on the page, in Markdown and on the terminal."""
+
+from rlpretrain.report.results import Figure
+
+ARM_NAMES = {"base": "base", "cpt": "CPT", "rlp": "RLP"}
+STAGE_NAMES = {"pretrained": "After pretraining", "sft": "After SFT", "rlvr": "After SFT and RLVR"}
+OVERALL = "overall"
+
+
+def percent(figure: Figure) -> str:
+    """An accuracy with its interval: 41.2 [39.0, 43.4]."""
+    return f"{100 * figure.estimate:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def points(figure: Figure) -> str:
+    """A difference of accuracies: +4.1 points [+1.0, +7.3]."""
+    return f"{100 * figure.estimate:+.1f} points [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]"
+
+
+def nats(figure: Figure) -> str:
+    """A gain or a difference of gains: +0.21 nats [+0.10, +0.32]."""
+    return f"{figure.estimate:+.2f} nats [{figure.low:+.2f}, {figure.high:+.2f}]"
+
+
+def column_name(name: str) -> str:
+    """A benchmark's or group's name as a column's heading."""
+    return "average" if name == OVERALL else name.replace("_", " ")
