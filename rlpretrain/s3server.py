@@ -82,7 +82,7 @@ class EmbeddedS3:
         command += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
         command += [f"-s3.port.grpc={grpc[0]}", f"-master.port.grpc={grpc[1]}", f"-volume.port.grpc={grpc[2]}"]
         command += [f"-filer.port.grpc={grpc[3]}", f"-s3.config={(self.folder / 's3.json').resolve()}"]
-        command += ["-s3.port.iceberg=0", "-master.volumeSizeLimitMB=64", "-volume.max=200"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=200"]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder)
         self.endpoint = f"http://127.0.0.1:{s3}"
