@@ -4,28 +4,22 @@ The same settings and sources give the same bytes, whatever the number of worker
 """
 
 import json
-import multiprocessing
 import tempfile
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from transformers import PreTrainedTokenizerBase
-
-from rlpretrain.data.blend import Deduplicated, blend
-from rlpretrain.data.decontamination import Decontamination
+from rlpretrain.data.blend import Blend, Deduplicated
+from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.documents import Document
-from rlpretrain.data.shards import Example, ShardWriter
+from rlpretrain.data.shards import Example, ShardWriter, read_shards
 from rlpretrain.data.sources import read_source
+from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
 from rlpretrain.errors import UserError
 from rlpretrain.models import load_tokenizer, tokenizer_digest
 from rlpretrain.settings import ShardDataSettings
 
-CHUNK_DOCUMENTS = 512
 TOKENIZER_FOLDER = "tokenizer"
 REPORT_FILE = "decontamination.json"
 
@@ -33,49 +27,100 @@ REPORT_FILE = "decontamination.json"
 def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: Path) -> dict[str, Any]:
     """Write the shards, their tokenizer and the decontamination report to ``output``; return the manifest's facts.
 
-    ``benchmarks`` is a folder of evaluation shards to stay clear of. Raises UserError when nothing is left to write.
+    ``benchmarks`` is a folder of evaluation shards to stay clear of. Raises UserError when a source cannot be read, an
+    evaluation item is unusable, or a part is left empty.
     """
-    tokenizer = load_tokenizer(settings.tokenizer.name, settings.tokenizer.revision, settings.tokenizer.add_tokens)
-    tokenizer.save_pretrained(output / TOKENIZER_FOLDER)
-    sources = {
-        source.name: (read_source(source, settings.seed), source.weight) for source in settings.sources
-    }
-    if len(sources) < len(settings.sources):
+    if len({source.name for source in settings.sources}) < len(settings.sources):
         raise UserError("sources: two sources share a name; give each its own")
-    writers = {
-        split: ShardWriter(output, split, settings.shard_tokens)
-        for split in (["test"] if settings.purpose == "evaluation" else ["train", "held_out"])
-    }
-    blended: dict[str, int] = dict.fromkeys(sources, 0)
-    too_short = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        unique = Deduplicated(blend(sources, settings.documents), Path(scratch))
-        clean = Decontamination(unique, benchmarks, settings.decontamination_ngram)
-        for example in tokenised(clean, tokenizer, settings.max_document_tokens, settings.workers):
-            if len(example.tokens) < 2:  # no token with a context before it: nothing can be predicted
-                too_short += 1
-                continue
-            writers[_split(example, settings)].add(example)
-            blended[example.source] = blended.get(example.source, 0) + 1
-    for writer in writers.values():
-        writer.close()
-    documents = {split: writer.documents for split, writer in writers.items()}
-    if sum(documents.values()) == 0:
-        raise UserError(
-            f"the corpus is empty: {too_short} documents were shorter than two tokens, {unique.removed} duplicates, "
-            f"{clean.report()['removed']} contaminated; mend the sources"
-        )
-    (output / REPORT_FILE).write_text(json.dumps(clean.report(), indent=2) + "\n", encoding="utf-8")
-    return {
-        "documents": documents,
-        "tokens": {split: writer.tokens for split, writer in writers.items()},
-        "shards": {split: writer.shards for split, writer in writers.items()},
-        "blend": blended,
+    index = _contamination_index(settings, benchmarks)
+    tokenizer = load_tokenizer(settings.tokenizer.name, settings.tokenizer.revision, settings.tokenizer.add_tokens)
+    encoder = Encoder(tokenizer, settings.max_document_tokens, index)
+    tokenizer.save_pretrained(output / TOKENIZER_FOLDER)
+    with tempfile.TemporaryDirectory(prefix=".scratch-", dir=output) as scratch:  # a /tmp may lie in memory
+        sources = {
+            source.name: (read_source(source, settings.seed, Path(scratch)), source.weight)
+            for source in settings.sources
+        }
+        blend = Blend(sources, settings.documents)
+        documents = (document.normalised() for document in blend)
+        unique = Deduplicated(documents, Path(scratch))
+        # Benchmark items are never deduplicated away: a published set keeps its size.
+        kept = documents if settings.purpose == "evaluation" else unique
+        written = _write(kept, encoder, settings, Report(index), output)
+    facts = written | {
+        "blend": {
+            source.name: {"weight": source.weight, "documents": blend.taken[source.name]} for source in settings.sources
+        },
         "duplicates_removed": unique.removed,
-        "contaminated_removed": clean.report()["removed"],
-        "too_short_removed": too_short,
         "tokenizer_digest": tokenizer_digest(tokenizer),
     }
+    _refuse_empty_parts(facts, settings)
+    return facts
+
+
+def _contamination_index(settings: ShardDataSettings, benchmarks: Path | None) -> ContaminationIndex | None:
+    if benchmarks is None:
+        return None
+    if settings.purpose == "evaluation":
+        raise UserError("input 'benchmarks' is for training documents; leave it out with purpose 'evaluation'")
+    index = ContaminationIndex(read_shards(benchmarks, "test"), settings.decontamination_ngram)
+    if not index.items:
+        raise UserError("input 'benchmarks' holds no test items; give shards made with purpose 'evaluation'")
+    return index
+
+
+def _write(
+    documents: Iterable[Document], encoder: Encoder, settings: ShardDataSettings, report: Report, output: Path
+) -> dict[str, Any]:
+    """Write examples to their split and the report beside them; count everything."""
+    splits = ("test",) if settings.purpose == "evaluation" else ("train", "held_out")
+    writers = {split: ShardWriter(output, split, settings.shard_tokens) for split in splits}
+    sources: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    try:
+        for result in encode_all(_checked(documents, settings), encoder, settings.workers):
+            if isinstance(result, Example):
+                writers[_split(result, settings)].add(result)
+                sources[result.source] += 1
+                continue
+            if settings.purpose == "evaluation":
+                raise UserError(_unusable(result, settings))
+            dropped[result.reason] += 1
+            if result.match is not None:
+                report.add(result.id, result.match)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    (output / REPORT_FILE).write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return {
+        "documents": {split: writer.documents for split, writer in writers.items()},
+        "tokens": {split: writer.tokens for split, writer in writers.items()},
+        "shards": {split: writer.shards for split, writer in writers.items()},
+        "sources": dict(sorted(sources.items())),
+        "contaminated_removed": dropped["contaminated"],
+        "too_short_removed": dropped["too_short"],
+        "prompt_too_long_removed": dropped["prompt_too_long"],
+    }
+
+
+def _checked(documents: Iterable[Document], settings: ShardDataSettings) -> Iterator[Document]:
+    """Benchmark items must have a prompt and an answer, and nothing else; training documents pass as they are."""
+    for document in documents:
+        if settings.purpose == "evaluation" and (document.text or not document.prompt or not document.answer):
+            wrong = "has a text" if document.text else f"has no {'answer' if document.prompt else 'prompt'}"
+            raise UserError(
+                f"evaluation item {document.id} of '{document.source}' {wrong}; "
+                "an item is a prompt and an answer: set prompt_field and answer_field"
+            )
+        yield document
+
+
+def _unusable(result: Dropped, settings: ShardDataSettings) -> str:
+    reason = {
+        "prompt_too_long": f"is longer than max_document_tokens {settings.max_document_tokens}",
+        "too_short": "has no token in its prompt",
+    }[result.reason]
+    return f"evaluation item {result.id} of '{result.source}' {reason}; mend the setting or the item"
 
 
 def _split(example: Example, settings: ShardDataSettings) -> str:
@@ -85,61 +130,18 @@ def _split(example: Example, settings: ShardDataSettings) -> str:
     return "held_out" if int(example.id[:8], 16) < settings.held_out_fraction * 2**32 else "train"
 
 
-def tokenised(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int | None, workers: int
-) -> Iterator[Example]:
-    """Examples in the order of ``documents``; at most two chunks a worker are in memory."""
-    encode = partial(_encode, tokenizer, max_tokens)
-    chunks = _chunks(iter(documents), CHUNK_DOCUMENTS)
-    if workers == 1:
-        for chunk in chunks:
-            yield from encode(chunk)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (encode,)) as pool:
-        waiting: deque[Any] = deque()
-        for chunk in chunks:
-            waiting.append(pool.apply_async(_run_worker, (chunk,)))
-            if len(waiting) > 2 * workers:
-                yield from waiting.popleft().get()
-        while waiting:
-            yield from waiting.popleft().get()
-
-
-def _chunks(documents: Iterator[Document], size: int) -> Iterator[list[Document]]:
-    while chunk := list(islice(documents, size)):
-        yield chunk
-
-
-_worker_encode: Any = None  # set once in each worker process, so that the tokenizer travels once
-
-
-def _start_worker(encode: Any) -> None:
-    global _worker_encode
-    _worker_encode = encode
-
-
-def _run_worker(chunk: list[Document]) -> list[Example]:
-    return _worker_encode(chunk)
-
-
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, max_tokens: int | None, chunk: list[Document]
-) -> list[Example]:
-    """Prompt and text are tokenised apart, so that the prompt's tokens are the ones a model is prompted with."""
-    prompts = _ids(tokenizer, [document.prompt for document in chunk])
-    texts = _ids(tokenizer, [document.text for document in chunk])
-    examples = []
-    for document, prompt, text in zip(chunk, prompts, texts, strict=True):
-        problem = not document.text
-        closing = [] if problem or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        tokens = np.array([*prompt, *text, *closing][:max_tokens], dtype=np.int32)
-        if not document.text and not document.prompt:
-            tokens = tokens[:0]
-        shown = document.prompt if problem else ""
-        examples.append(Example(document.id, tokens, len(prompt), document.answer, document.source, shown))
-    return examples
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    # A very long document is fine here; the tokenizer's warning about the model's length is not about training data.
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+def _refuse_empty_parts(facts: dict[str, Any], settings: ShardDataSettings) -> None:
+    documents: dict[str, int] = facts["documents"]
+    total = sum(documents.values())
+    if total == 0:
+        raise UserError(
+            f"the corpus is empty; removed: {facts['too_short_removed']} shorter than two tokens, "
+            f"{facts['prompt_too_long_removed']} with too long a prompt, {facts['contaminated_removed']} contaminated, "
+            f"{facts['duplicates_removed']} duplicates; mend the sources"
+        )
+    if documents.get("train") == 0:
+        raise UserError(f"held_out_fraction {settings.held_out_fraction} holds out all {total} documents; lower it")
+    if documents.get("held_out") == 0 and settings.held_out_fraction > 0:
+        raise UserError(
+            f"held_out_fraction {settings.held_out_fraction} holds out none of {total} documents; raise it or set it to 0"
+        )

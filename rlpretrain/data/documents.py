@@ -5,7 +5,9 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # page and paragraph breaks end a line too
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")  # C0 without tab and newline, DEL, C1, byte order mark
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, out of a broken \u escape; cannot be encoded
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,17 @@ class Document:
         return hashlib.sha256("\0".join((self.prompt, self.text, self.answer)).encode()).hexdigest()[:16]
 
     def normalised(self) -> "Document":
-        """Unicode NFC, newlines as \\n, no control characters, no blanks around the whole text."""
-        return Document(normalise(self.text).strip(), normalise(self.prompt), self.answer.strip(), self.source)
+        """Every part in normal form; no blanks around the text, but for those that part it from its prompt."""
+        text = normalise(self.text).rstrip()
+        return Document(
+            text if self.prompt else text.lstrip(),
+            normalise(self.prompt),
+            normalise(self.answer).strip(),
+            self.source,
+        )
 
 
 def normalise(text: str) -> str:
-    """NFC, \\r\\n and \\r as \\n, control characters other than tab and newline removed."""
-    return _CONTROL.sub("", unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n"))
+    """NFC, every line end as \\n, control characters other than tab and newline removed, half characters as U+FFFD."""
+    text = _CONTROL.sub("", _LINE_END.sub("\n", text))
+    return unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))

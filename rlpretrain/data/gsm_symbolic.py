@@ -4,6 +4,7 @@ Source: reasoning-gym's gsm_symbolic (Apache-2.0), after GSM-Symbolic (arXiv 241
 its numbers and names left open; no story of the test part is ever seen in training.
 """
 
+import random
 from collections.abc import Iterator
 
 from rlpretrain.data.documents import Document
@@ -15,33 +16,44 @@ INSTRUCTION = " Give the result as your final answer. Do not include units."  # 
 PROMPT = "Question: {question}\nAnswer:"
 
 
-def generate(*, documents: int, split: str, seed: int, form: str = "document", source: str = "gsm_symbolic") -> Iterator[Document]:
+def generate(
+    *, documents: int, split: str, seed: int, form: str = "document", source: str = "gsm_symbolic"
+) -> Iterator[Document]:
     """``documents`` problems; ``form``: document (text), sft (prompt and worked solution) or problem (prompt, answer)."""
     import reasoning_gym
 
     if split not in ("train", "test") or form not in FORMS:
-        raise UserError(f"gsm_symbolic: split '{split}' must be train or test, and form '{form}' one of {', '.join(FORMS)}")
+        raise UserError(
+            f"gsm_symbolic: split '{split}' must be train or test, and form '{form}' one of {', '.join(FORMS)}"
+        )
     # Items are drawn over all templates: enough are drawn that the smaller part suffices.
     drawn = documents * (2 * TEST_EVERY if split == "test" else 2) + 100
-    dataset = reasoning_gym.create_dataset("gsm_symbolic", size=drawn, seed=seed)
+    # A seed of its own for every form: the problems of post-training are not those of the corpus. Hashed, because
+    # reasoning-gym's item i of seed s has the numbers of item i - 1 of seed s + 1.
+    own_seed = random.Random(f"{form}/{split}/{seed}").getrandbits(31)
+    dataset = reasoning_gym.create_dataset("gsm_symbolic", size=drawn, seed=own_seed)
     made = 0
     for index in range(drawn):
         if made == documents:
-            return
+            break
         item = dataset[index]
         template = dataset.task_indices[index]
         if (template % TEST_EVERY == 0) != (split == "test"):
             continue
         made += 1
         prompt = PROMPT.format(question=" ".join(item["question"].removesuffix(INSTRUCTION).split()))
-        solution = " " + item["metadata"]["answer_cot"].strip()
         answer = str(item["answer"])
+        # Some solutions end in "#### 36.0" where the answer is 36.
+        steps, mark, _ = item["metadata"]["answer_cot"].rpartition("####")
+        assert mark, "a worked solution ends in #### and the answer"
+        solution = f" {steps.strip()}\n#### {answer}"
         if form == "document":
             yield Document(prompt + solution, "", "", source)
         elif form == "sft":
             yield Document(solution, prompt, "", source)
         else:
             yield Document("", prompt, answer, source)
+    assert made == documents, "more items than were drawn are needed"
 
 
 GENERATORS = {"gsm_symbolic": generate}

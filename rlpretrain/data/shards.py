@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlpretrain.data.failures import one_line
 from rlpretrain.errors import UserError
 
 SCHEMA = pa.schema(
@@ -21,6 +22,7 @@ SCHEMA = pa.schema(
     ]
 )
 BATCH_ROWS = 1024
+BATCH_TOKENS = 2**20  # long documents are written sooner
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +47,17 @@ class ShardWriter:
         self.shards = self.documents = self.tokens = 0
         self._rows: list[Example] = []
         self._file: pq.ParquetWriter | None = None
-        self._file_tokens = 0
+        self._file_tokens = self._batch_tokens = 0
 
     def add(self, example: Example) -> None:
+        """Append one document; a file is finished once it holds the target number of tokens."""
         self._rows.append(example)
         self.documents += 1
         self.tokens += len(example.tokens)
         self._file_tokens += len(example.tokens)
+        self._batch_tokens += len(example.tokens)
         full = self._file_tokens >= self.shard_tokens
-        if full or len(self._rows) >= BATCH_ROWS:
+        if full or len(self._rows) >= BATCH_ROWS or self._batch_tokens >= BATCH_TOKENS:
             self._flush()
         if full:
             self._finish_file()
@@ -73,6 +77,7 @@ class ShardWriter:
         columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA.names}
         self._file.write_table(pa.table(columns, schema=SCHEMA))
         self._rows = []
+        self._batch_tokens = 0
 
     def _finish_file(self) -> None:
         if self._file is not None:
@@ -92,6 +97,14 @@ def read_shards(folder: Path, split: str) -> Iterator[Example]:
         yield from read_shard(file)
 
 
+def count_documents(file: Path) -> int:
+    """Documents of one file, out of its footer; UserError when it is no shard."""
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(file, error) from None
+
+
 def read_shard(file: Path) -> Iterator[Example]:
     """The documents of one file; UserError when it is no shard."""
     try:
@@ -99,7 +112,11 @@ def read_shard(file: Path) -> Iterator[Example]:
             for batch in shard.iter_batches(BATCH_ROWS):
                 yield from _examples(batch)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file.name}: not a readable shard ({error}); shard the data again") from None
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file.name}: not a readable shard ({one_line(error)}); shard the data again")
 
 
 def _examples(batch: pa.RecordBatch) -> Iterator[Example]:
