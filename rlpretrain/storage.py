@@ -5,7 +5,6 @@ environment and files (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, roles, ...); see 
 """
 
 import base64
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
@@ -23,7 +23,6 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from boto3.exceptions import S3UploadFailedError
 
 from rlpretrain.artifacts import MANIFEST, file_sha256, parse_manifest, read_manifest, verify
 from rlpretrain.errors import UserError
@@ -86,7 +85,8 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, client: Any = None) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.client = client or boto3.client(
+        # A session of its own: boto3's default one keeps the first credentials that it ever saw.
+        self.client = client or boto3.session.Session().client(
             "s3",
             config=Config(
                 connect_timeout=10,
@@ -96,6 +96,20 @@ class S3Store:
                 response_checksum_validation="when_required",
             ),
         )
+
+    def require_bucket(self) -> None:
+        """UserError when there is no such bucket: some servers would make one up on the first write."""
+        try:
+            with self._errors(""):
+                self.client.head_bucket(Bucket=self.bucket)
+        except MissingKeyError:
+            _raise_for("NoSuchBucket", f"s3://{self.bucket}", self.bucket, MissingKeyError())
+
+    def create_bucket(self) -> None:
+        """Create the bucket unless it is there."""
+        with self._errors(""):
+            if self.bucket not in {entry["Name"] for entry in self.client.list_buckets()["Buckets"]}:
+                self.client.create_bucket(Bucket=self.bucket)
 
     def put_file(self, key: str, path: Path, sha256: str) -> None:
         with self._errors(key):
@@ -167,10 +181,12 @@ def _raise_for(code: str, place: str, bucket: str, error: Exception) -> None:
 
 
 def connect(uri: str) -> Store:
-    """The store at an s3:// or file:// URI, or at a plain path; UserError for another scheme."""
+    """The store at an s3:// or file:// URI, or at a plain path; UserError for another scheme or a missing bucket."""
     parts = urlsplit(uri)
     if parts.scheme == "s3" and parts.netloc:
-        return S3Store(parts.netloc, unquote(parts.path))
+        store = S3Store(parts.netloc, unquote(parts.path))
+        store.require_bucket()
+        return store
     if parts.scheme in ("", "file") and not parts.netloc:
         return FileStore(Path(unquote(parts.path)))
     raise UserError(f"{uri}: not an address that can be read or written; write s3://BUCKET/PREFIX or file:///PATH")
@@ -178,12 +194,9 @@ def connect(uri: str) -> Store:
 
 def create_bucket(uri: str) -> None:
     """Create the bucket of an s3:// URI unless it is there."""
-    store = connect(uri)
-    if isinstance(store, S3Store):
-        with store._errors(""):
-            names = {entry["Name"] for entry in store.client.list_buckets()["Buckets"]}
-            if store.bucket not in names:
-                store.client.create_bucket(Bucket=store.bucket)
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        S3Store(parts.netloc, "").create_bucket()
 
 
 def upload_folder(folder: Path, uri: str) -> None:
@@ -232,8 +245,3 @@ def download_files(uri: str, folder: Path) -> None:
             raise UserError(f"{uri}: key '{key}' leaves its folder; rename it")
         target.parent.mkdir(parents=True, exist_ok=True)
         store.get_file(key, target)
-
-
-def sha256_of(content: bytes) -> str:
-    """Hex sha256 of bytes."""
-    return hashlib.sha256(content).hexdigest()
