@@ -82,16 +82,17 @@ def run_local(name: str, profile_name: str, profile: Profile, seed: int, runs: P
     tasks, log = folder / "tasks", folder / "log.txt"
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), raise_on_error=True)
     pipeline = reproduction(profile_name, profile)
+    progress = Progress(task_names(pipeline))
     try:
-        with captured(log, Progress(task_names(pipeline)), everything=bool(os.environ.get(DEBUG))):
+        with captured(log, progress, everything=bool(os.environ.get(DEBUG))):
             pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri, code_digest=code_digest())
-    except RuntimeError as error:  # what kfp raises when a task fails
+    except RuntimeError:  # what kfp raises when a task fails
         if os.environ.get(DEBUG):
             raise
         mistake = stage_error(log)
         if mistake is not None:
             raise UserError(mistake) from None
-        raise TaskFailed(f"{error}\n{tail(log)}\nthe whole log: {log}") from None
+        raise TaskFailed(f"{progress.failed or 'the run'} failed; the end of {log}:\n{tail(log)}") from None
     shutil.rmtree(tasks)
     return uri
 

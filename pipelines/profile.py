@@ -60,14 +60,25 @@ def parse_changes(pairs: list[str]) -> dict[str, Any]:
         field, separator, value = pair.partition("=")
         if not separator or not field:
             raise UserError(f"--set {pair}: write it as STAGE.FIELD=VALUE")
-        changes[field] = yaml.safe_load(value)
+        try:
+            changes[field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair}: the value is not valid YAML; quote it") from None
     return changes
 
 
 def _set(values: dict[str, Any], field: str, value: Any) -> None:
+    """Set a dotted field; a number in it counts the items of a list."""
     *path, last = field.split(".")
+    inner: Any = values
     for name in path:
-        if not isinstance(values.setdefault(name, {}), dict):
+        inner = inner.setdefault(name, {}) if isinstance(inner, dict) else inner[_index(inner, name, field)]
+        if not isinstance(inner, dict | list):
             raise UserError(f"--set {field}: '{name}' holds no settings of its own; mend the name")
-        values = values[name]
-    values[last] = value
+    inner[last if isinstance(inner, dict) else _index(inner, last, field)] = value
+
+
+def _index(items: list[Any], name: str, field: str) -> int:
+    if not name.isdecimal() or int(name) >= len(items):
+        raise UserError(f"--set {field}: '{name}' must count one of {len(items)} items, from 0")
+    return int(name)

@@ -26,6 +26,7 @@ class Progress:
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
         self.finished = 0
+        self.failed: str | None = None
         self._started: dict[str, float] = {}
 
     def line(self, line: str) -> str | None:
@@ -35,6 +36,8 @@ class Progress:
             return f"[{self.finished + 1:>2}/{len(self.names)}] {self._name(match[1])}"
         if match := _FINISHED.search(line):
             self.finished += 1
+            if match[2] == "FAILURE":
+                self.failed = self._name(match[1])
             seconds = time.monotonic() - self._started.get(match[1], time.monotonic())
             outcome = {"SUCCESS": "done", "FAILURE": "FAILED", "SKIPPED": "cached"}.get(match[2], match[2].lower())
             return f"        {self._name(match[1])}: {outcome} in {seconds:.1f} s"

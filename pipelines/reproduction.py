@@ -26,7 +26,7 @@ def reproduction(profile_name: str, profile: Profile) -> Any:
     def rlp_reproduction(
         run_name: str = "reproduction",
         seed: int = 0,
-        artifacts_uri: str = "",
+        artifacts_uri: str = "s3://rlp/runs",
         code_digest: str = "",
         benchmarks: dict = defaults["shard_benchmarks"],
         base_corpus: dict = defaults["shard_base_corpus"],

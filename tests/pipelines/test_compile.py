@@ -1,0 +1,85 @@
+"""The DAG as Kubeflow takes it: checked in, fresh, and with the names, parameters and wiring people rely on."""
+
+import subprocess
+import sys
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.compiling import compiled_text
+from pipelines.profile import load_profile, names
+from pipelines.reproduction import reproduction, task_names
+
+ARMS = ("base", "cpt", "rlp")
+STAGES = ("pretrained", "sft", "rlvr")
+
+
+@pytest.fixture(scope="module")
+def definition() -> dict[str, Any]:
+    return yaml.safe_load(compiled_text("tiny"))
+
+
+@pytest.mark.parametrize("profile", names())
+def test_the_checked_in_yaml_is_fresh(profile: str) -> None:
+    path = files("pipelines").joinpath("compiled", f"reproduction-{profile}.yaml")
+    assert path.is_file(), "run `make compile`"
+    # Compared as data: a difference of thousands of lines helps nobody.
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == yaml.safe_load(compiled_text(profile)), (
+        f"pipelines/compiled/reproduction-{profile}.yaml is stale; run `make compile`"
+    )
+
+
+def test_compiling_twice_gives_the_same_text() -> None:
+    assert compiled_text("tiny") == compiled_text("tiny")
+
+
+def test_the_command_writes_what_the_library_compiles() -> None:
+    command = [sys.executable, "-m", "pipelines", "compile", "--profile", "tiny", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tasks_read_well() -> None:
+    found = set(task_names(reproduction("tiny", load_profile("tiny"))).values())
+    shards = {f"shard-{name}" for name in ("benchmarks", "base-corpus", "corpus", "sft", "rlvr")}
+    trained = {"train-base", "pretrain-cpt", "pretrain-rlp"} | {f"{s}-{arm}" for s in ("sft", "rlvr") for arm in ARMS}
+    evaluated = {f"evaluate-{arm}-{stage}" for arm in ARMS for stage in STAGES}
+    assert found == shards | trained | evaluated | {"compare"}
+
+
+def test_parameters_have_descriptions_and_defaults(definition: dict[str, Any]) -> None:
+    parameters = definition["root"]["inputDefinitions"]["parameters"]
+    assert {"run_name", "seed", "artifacts_uri", "code_digest", "rlp", "sft", "rlvr"} <= set(parameters)
+    for name, parameter in parameters.items():
+        assert parameter.get("description"), f"parameter {name} has no description"
+        assert "defaultValue" in parameter, f"parameter {name} has no default"
+
+
+def test_post_training_is_the_same_for_every_arm(definition: dict[str, Any]) -> None:
+    """One parameter feeds every arm's SFT, one every arm's RLVR, one every evaluation; and one data set each."""
+    for kind in ("sft", "rlvr", "evaluate"):
+        tasks = [task for task in definition["root"]["dag"]["tasks"].values() if name_of(task).startswith(f"{kind}-")]
+        assert len(tasks) == (9 if kind == "evaluate" else 3)
+        assert len({task["inputs"]["parameters"]["settings"]["componentInputParameter"] for task in tasks}) == 1
+        for artifact in ("shards", "benchmarks", "held_out"):
+            sources = {str(task["inputs"]["artifacts"].get(artifact)) for task in tasks}
+            assert len(sources) == 1
+
+
+def test_each_task_publishes_under_the_runs_prefix(definition: dict[str, Any]) -> None:
+    """The place is a parameter of the task, so that the run's artifacts lie side by side in storage."""
+    for task in definition["root"]["dag"]["tasks"].values():
+        place = task["inputs"]["parameters"]["publish_uri"]["runtimeValue"]["constant"]
+        assert place.endswith(f"/{name_of(task)}")
+
+
+def test_every_task_sees_the_code(definition: dict[str, Any]) -> None:
+    """Kubeflow's cache knows neither package nor image: the digest of the code must be among every task's inputs."""
+    for task in definition["root"]["dag"]["tasks"].values():
+        assert task["inputs"]["parameters"]["code_digest"] == {"componentInputParameter": "code_digest"}
+
+
+def name_of(task: dict[str, Any]) -> str:
+    return task["taskInfo"]["name"]
