@@ -67,7 +67,7 @@ def code_digest() -> str:
         root = Path(str(package_files(package)))
         for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml", ".j2")):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -83,17 +83,18 @@ def write_manifest(
 ) -> Manifest:
     """Hash every file below ``folder`` and publish the manifest in one atomic rename. ``inputs`` maps names to digests."""
     wall_clock = set(volatile)
+    partial = folder / f".{MANIFEST}.partial"  # one may be left of an attempt that was killed: it is no content
     entries = {
         path.relative_to(folder).as_posix(): FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        if path.is_file() and path not in (folder / MANIFEST, partial)
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         kind=kind,
-        settings=dict(settings),
+        settings=_as_read(settings),
         inputs=dict(inputs),
-        facts=dict(facts),
+        facts=_as_read(facts),
         seed=seed,
         code_version=code_digest(),
         libraries=_library_versions(),
@@ -102,25 +103,31 @@ def write_manifest(
         digest="",
     )
     manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
-    partial = folder / f".{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, folder / MANIFEST)
+    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n"
+    write_bytes_atomically(folder / MANIFEST, text.encode())
     return manifest
 
 
 def parse_manifest(text: str | bytes, where: str) -> Manifest:
     """A manifest out of JSON; UserError, naming ``where``, when it is malformed, altered, or of another version."""
     try:
-        manifest = Manifest.model_validate_json(text)
+        value = json.loads(text)
+        version = value["schema_version"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{where}: not a manifest (no JSON with a schema_version); run its stage again") from None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{where}: schema version {version} is not {SCHEMA_VERSION}; run its stage again")
+    try:
+        manifest = Manifest.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{where}: not a valid manifest ({error.errors()[0]['msg']}); run its stage again") from None
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{where}: schema version {manifest.schema_version} is not {SCHEMA_VERSION}; run its stage again")
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: not a valid manifest ({field}: {first['msg']}); run its stage again") from None
     if manifest.digest != manifest.computed_digest():
         raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
     for name in (*manifest.files, *manifest.volatile):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise UserError(f"{where}: file name '{name}' leaves its folder; the manifest is not to be trusted")
+        if not _stays_inside(name):
+            raise UserError(f"{where}: file name {name!r} leaves its folder; the manifest is not to be trusted")
     return manifest
 
 
@@ -138,13 +145,39 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
 def verify(folder: Path, kind: str | None = None) -> Manifest:
     """Read the manifest and hash every file again; UserError names the first file that is missing or differs."""
     manifest = read_manifest(folder, kind)
+    check_files(folder, manifest)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Hash the files of ``folder`` against a manifest; UserError names the first that is missing or differs."""
     for name, entry in {**manifest.files, **manifest.volatile}.items():
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: listed in the manifest but missing; fetch or make the artifact again")
         if path.stat().st_size != entry.size or file_sha256(path) != entry.sha256:
             raise UserError(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
-    return manifest
+
+
+def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """All of ``content`` or nothing under that name. ``mode``: the permissions, from the file's first moment on."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    os.replace(partial, path)
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a relative POSIX name, written in its plain form, names a file below its folder."""
+    path = PurePosixPath(name)
+    plain = path.as_posix() == name and name != "." and not path.is_absolute()
+    return plain and ".." not in path.parts and not any(sign in name for sign in "\\\0") and name != MANIFEST
+
+
+def _as_read(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` as JSON gives it back (string keys, lists), so that the digest is the same before and after."""
+    return json.loads(json.dumps(value))
 
 
 def _library_versions() -> dict[str, str]:

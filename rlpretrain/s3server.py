@@ -3,6 +3,7 @@
 Its data stay in a folder, so that a later start serves them again; its keys lie beside them, readable by their owner alone.
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -11,129 +12,182 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rlpretrain.artifacts import write_bytes_atomically
 from rlpretrain.errors import UserError
 
 START_SECONDS = 60.0
+START_ATTEMPTS = 3
+REGION = "us-east-1"
+_PROBE_BUCKET = "ready"
 
 
 class EmbeddedS3:
-    """Context manager: starts the server on free ports of 127.0.0.1, stops it on leaving."""
+    """Context manager: starts the server on free ports of 127.0.0.1, stops it on leaving.
+
+    ``folder`` holds the data, the keys (s3.json) and the log; one server at a time uses it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.endpoint = ""
+        self.access_key = ""
+        self.secret_key = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self.access_key, self.secret_key = self._keys()
+        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        # Asking for free ports and binding them later can lose a port to someone else: then once more.
-        for attempt in range(3):
-            try:
-                self._start()
-                return self
-            except UserError:
-                self._stop()
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder / "lock")
+            self.access_key, self.secret_key = _keys(self.folder / "s3.json")
+            # Ports found free can be taken by someone else before the server binds them: then once more.
+            for attempt in range(START_ATTEMPTS):
+                try:
+                    self._start()
+                    return self
+                except UserError:
+                    self._stop()
+                    if attempt == START_ATTEMPTS - 1:
+                        raise
+            raise AssertionError("unreachable")
+        except BaseException:
+            self._leave()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._leave()
 
     def environment(self) -> dict[str, str]:
-        """What boto3 reads to find this server."""
+        """What boto3 reads to find this server, whatever else the environment says of AWS and of proxies."""
+        direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1")))
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_SESSION_TOKEN": "",
+            "AWS_DEFAULT_REGION": REGION,
+            "NO_PROXY": direct,
+            "no_proxy": direct,
         }
 
-    def _keys(self) -> tuple[str, str]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "s3.json"
-        if not path.exists():
-            identity = {
-                "name": "local",
-                "credentials": [{"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            }
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump({"identities": [identity]}, file)
-        credentials = json.loads(path.read_text())["identities"][0]["credentials"][0]
-        return credentials["accessKey"], credentials["secretKey"]
+    def create_bucket(self, name: str) -> None:
+        """Create a bucket unless it is there."""
+        client = self._client()
+        if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=name)
+
+    def _client(self) -> Any:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=REGION,
+            config=Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1}, proxies={}),
+        )
 
     def _start(self) -> None:
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
-        s3, master, volume, filer = _free_ports()
         # Each server also listens for gRPC at its port plus 10,000 unless told otherwise.
-        grpc = _free_ports()
-        command = [_weed(), "server", f"-dir={data.resolve()}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer"]
-        command += [f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-        command += [f"-s3.port.grpc={grpc[0]}", f"-master.port.grpc={grpc[1]}", f"-volume.port.grpc={grpc[2]}"]
-        command += [f"-filer.port.grpc={grpc[3]}", f"-s3.config={(self.folder / 's3.json').resolve()}"]
-        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=200"]
+        s3, master, volume, filer, s3_grpc, master_grpc, volume_grpc, filer_grpc = _free_ports(8)
+        command = [*_dies_with_us(), _weed(), "server", f"-dir={data.resolve()}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command += ["-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0"]
+        # Its fixed default port would let only one server live on a machine.
+        command += ["-s3.port.lance=0"]
+        command += [f"-s3.config={(self.folder / 's3.json').resolve()}"]
+        command += [f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=64"]
+        command += ["-master.telemetry=false"]  # it would report to its makers
+        command += [f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=200"]
+        command += ["-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"]
+        # One volume at a time for a bucket, not seven: otherwise 28 buckets use up the 200 volumes.
+        environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder)
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=environment,
+                # Ctrl-C on the terminal is for us; the server must live until our last upload ended.
+                start_new_session=True,
+            )
         self.endpoint = f"http://127.0.0.1:{s3}"
         self._wait()
 
     def _wait(self) -> None:
+        """Until an object can be written: the gateway answers before it can."""
         assert self._process is not None
+        client = self._client()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise UserError(f"the embedded S3 server stopped at once; see {self.folder / 'server.log'}")
             try:
-                urllib.request.urlopen(self.endpoint, timeout=2)
-            except urllib.error.HTTPError:
-                if self._writable():
-                    return
-            except OSError:
-                pass
-            time.sleep(0.2)
+                self.create_bucket(_PROBE_BUCKET)
+                client.put_object(Bucket=_PROBE_BUCKET, Key="probe", Body=b"ready")
+                return
+            except (BotoCoreError, ClientError):
+                time.sleep(0.2)
         raise UserError(f"the embedded S3 server did not start; see {self.folder / 'server.log'}")
-
-    def _writable(self) -> bool:
-        """The gateway answers before it can write: only a real write tells."""
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
-        )
-        try:
-            if "ready" not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
-                client.create_bucket(Bucket="ready")
-            client.put_object(Bucket="ready", Key="probe", Body=b"ready")
-        except (BotoCoreError, ClientError):
-            return False
-        return True
 
     def _stop(self) -> None:
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        # What was acknowledged has been handed to the operating system, so a kill loses nothing, while the server's own
+        # shutdown waits 15 seconds for connections that its parts hold to one another.
+        self._process.kill()
+        self._process.wait()
         self._process = None
+
+    def _leave(self) -> None:
+        self._stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _locked(path: Path) -> IO[str]:
+    """An exclusive lock for as long as the file is open; UserError when another process holds it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(
+            f"{path.parent}: another run's S3 server uses it; wait for that run or choose another"
+        ) from None
+    return file
+
+
+def _keys(path: Path) -> tuple[str, str]:
+    """Access key and secret of the server's configuration, which is made at the first start."""
+    if not path.exists():
+        identity = {
+            "name": "local",
+            "credentials": [{"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        write_bytes_atomically(path, json.dumps({"identities": [identity]}).encode(), mode=0o600)
+    credentials = json.loads(path.read_text())["identities"][0]["credentials"][0]
+    return credentials["accessKey"], credentials["secretKey"]
+
+
+def _dies_with_us() -> list[str]:
+    """Where util-linux is there, the kernel stops the server even when this process is killed."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _weed() -> str:
@@ -144,7 +198,7 @@ def _weed() -> str:
     return found
 
 
-def _free_ports(count: int = 4) -> list[int]:
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
