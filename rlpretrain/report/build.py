@@ -24,7 +24,7 @@ from rlpretrain.report.results import (
     Thought,
     parse_results,
 )
-from rlpretrain.report.statistics import Bootstrap, Interval, Scores
+from rlpretrain.report.statistics import Bootstrap, Interval
 from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent
 from rlpretrain.settings import CompareSettings
 

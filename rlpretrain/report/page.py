@@ -16,8 +16,10 @@ from rlpretrain.report.results import Model, Results
 from rlpretrain.report.tables import accuracy_table, gain_rows, interval_bar
 from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES, column_name
 
-MARKS = {"holds": "✓", "fails": "✗", "not tested": "–"}
-CONTEXT_ENDS = 160  # characters of a context shown before "…" says that there is more
+MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
+CONTEXT_SHOWN = 240  # characters of a context on the page, its end
+THOUGHT_SHOWN = 1200  # characters of a thought, its beginning
+TOKEN_SHOWN = 60  # characters of the next token
 
 
 def page(results: Results) -> str:
@@ -51,7 +53,9 @@ def page(results: Results) -> str:
         models=sorted(results.models, key=lambda model: STAGES.index(model.stage)),
         libraries=_libraries(results.models),
         exp=math.exp,
-        context_ends=CONTEXT_ENDS,
+        context_shown=CONTEXT_SHOWN,
+        thought_shown=THOUGHT_SHOWN,
+        token_shown=TOKEN_SHOWN,
         plotly=get_plotlyjs(),
     )
 

@@ -5,6 +5,7 @@ dark scheme in their place. Plotly reads markup in labels, so every name that co
 """
 
 import html
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +56,8 @@ def result_charts(results: Results) -> list[Chart]:
         return [accuracy]
     layout = _layout("points", rows=len(results.benchmarks) + 1)
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "automargin": True, "title": None}
-    layout["xaxis"] |= {"title": {"text": "points ahead of the other model"}, "zerolinewidth": 2}
-    layout |= {"scattermode": "group", "scattergap": 0.5}
+    layout["xaxis"] |= {"title": _title("points ahead of the other model"), "zerolinewidth": 2}
+    layout |= {"scattermode": "group", "scattergap": 0.5, "showlegend": True}
     gap = Chart(
         "gap",
         "Where RLP is ahead after pretraining",
@@ -89,7 +90,7 @@ def _name(metric: str) -> str:
 def _accuracy(results: Results) -> dict[str, Any]:
     rows = {(model.arm, model.stage): model for model in results.models}
     stages = [stage for stage in STAGES if any(key[1] == stage for key in rows)]
-    traces = []
+    traces: list[dict[str, Any]] = []
     arms = [arm for arm in ARMS if any(key[0] == arm for key in rows)]
     for place, arm in enumerate(arms):
         # Arms stand a little apart, so that error bars do not hide one another.
@@ -110,7 +111,7 @@ def _accuracy(results: Results) -> dict[str, Any]:
             }
         )
         if results.runs > 1:
-            singles = [(index + offset, value) for index, model in found for value in model.overall_by_run]
+            singles = [(index + offset + 0.03, value) for index, model in found for value in model.overall_by_run]
             traces.append(
                 {
                     "type": "scatter",
@@ -122,7 +123,7 @@ def _accuracy(results: Results) -> dict[str, Any]:
                     "hovertemplate": f"{ARM_NAMES[arm]}, one run: %{{y:.1f}}%<extra></extra>",
                 }
             )
-    layout = _layout("accuracy (%)")
+    layout = _layout("accuracy (%)", rows=len(results.benchmarks) + 1)  # as tall as the chart beside it
     names = [STAGE_NAMES[stage].replace("After SFT and", "After SFT<br>and") for stage in stages]
     layout["xaxis"] |= {"tickvals": list(range(len(stages))), "ticktext": names, "showgrid": False, "zeroline": False}
     layout["xaxis"]["range"] = [-0.35, len(stages) - 0.65]
@@ -179,7 +180,7 @@ def _curves(curves: Sequence[Curve], unit: str) -> dict[str, Any]:
                 }
             )
     layout = _layout(unit, height=260)
-    layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "zeroline": False}
+    layout["xaxis"] |= {"title": _title("step"), "zeroline": False}
     layout["showlegend"] = len(curves) > 1
     if not layout["showlegend"]:
         layout["margin"]["t"] = 12
@@ -190,12 +191,12 @@ def _thinned(run: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
     if len(run) <= POINTS_SHOWN:
         return list(run)
     edges = [round(i * len(run) / POINTS_SHOWN) for i in range(POINTS_SHOWN + 1)]
-    parts = [run[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [run[start:end] for start, end in itertools.pairwise(edges)]
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
 def _layout(y_title: str, height: int = 340, rows: int = 0) -> dict[str, Any]:
-    axis = {"gridcolor": "--line", "zerolinecolor": "--dim", "linecolor": "--line", "fixedrange": True}
+    axis: dict[str, Any] = {"gridcolor": "--line", "zerolinecolor": "--dim", "linecolor": "--line", "fixedrange": True}
     return {
         "height": max(height, 110 + 34 * rows),
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -207,8 +208,12 @@ def _layout(y_title: str, height: int = 340, rows: int = 0) -> dict[str, Any]:
         "hovermode": "closest",
         "dragmode": False,
         "xaxis": dict(axis),
-        "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}, "automargin": True},
+        "yaxis": {**axis, "title": _title(y_title), "automargin": True},
     }
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "standoff": 8, "font": {"size": 13}}
 
 
 def _percent(value: float) -> float:

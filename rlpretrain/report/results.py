@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
 RESULTS_FILE = "results.json"
 Verdict = Literal["holds", "fails", "not tested"]
 
@@ -118,7 +117,7 @@ class Curve(_Part):
 class Results(_Part):
     """The whole file."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     title: str
     profile: str
     runs: int

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -127,8 +129,8 @@ def sample_thoughts(gain: float) -> list[dict[str, Any]]:
             "context": f"Q: a chain of sums, number {n}. 8+2+4 = ",
             "thought": text + "</think>",
             "next_token": "4",
-            "logprob_with": -1.2 + gain + n / 10,
-            "logprob_without": -1.2,
+            "logprob_with": -1.7 + gain + n / 10,
+            "logprob_without": -1.4,
             "gain": gain - 0.3 + n / 10,
             "cut_off": n == 6,
         }
@@ -174,3 +176,28 @@ def evaluation(tmp_path: Path) -> Callable[..., Path]:
 def run_of(tmp_path: Path) -> Callable[..., dict[Any, Path]]:
     """Writes a run's evaluations: run_of("name", keys=[(arm, stage), ...], ...)."""
     return lambda name, **options: write_run(tmp_path / name, **options)
+
+
+def find_chromium() -> str:
+    """Chromium's path. The page is tested in a real browser; without one the test fails rather than passing unseen."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    pytest.fail("no Chromium found: install Debian's package with `apt-get install chromium`", pytrace=False)
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., str]:
+    """Opens a page from disk in headless Chromium and returns its document after its scripts ran."""
+
+    def dump(page: Path, *options: str) -> str:
+        command = [
+            find_chromium(),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'browser'}", *options),
+            *("--dump-dom", page.as_uri()),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return dump

@@ -1,0 +1,142 @@
+"""Evaluations to results.json and report.md: figures, pairing by question, several runs, mistakes."""
+
+import json
+from statistics import fmean
+
+import pytest
+
+from rlpretrain.errors import UserError
+from rlpretrain.report.build import compare_runs, summary_lines
+from rlpretrain.report.evaluations import read_evaluation
+from rlpretrain.report.results import Results, parse_results
+from rlpretrain.settings import CompareSettings
+
+SETTINGS = CompareSettings(title="A test", profile="mini", bootstrap_samples=500)
+PRETRAINED = [("base", "pretrained"), ("cpt", "pretrained"), ("rlp", "pretrained")]
+
+
+def compare(runs, output) -> Results:
+    compare_runs(runs, SETTINGS, output)
+    return parse_results(json.loads((output / "results.json").read_text()))
+
+
+def test_a_whole_run(run_of, tmp_path):
+    results = compare([run_of("run")], tmp_path / "out")
+    assert [(model.arm, model.stage) for model in results.models[:4]] == [
+        ("base", "pretrained"),
+        ("base", "sft"),
+        ("base", "rlvr"),
+        ("cpt", "pretrained"),
+    ]
+    assert len(results.models) == 9 and len(results.differences) == 9 and len(results.thoughts) == 10
+    assert [claim.verdict for claim in results.claims] == ["holds"] * 5
+    for model in results.models:
+        assert model.averages["overall"].estimate == pytest.approx(
+            fmean(row.estimate for row in model.accuracy.values()), abs=1e-5
+        )
+        assert model.averages["overall"].low < model.averages["overall"].estimate < model.averages["overall"].high
+    accuracy = {(model.arm, model.stage): model.averages["overall"].estimate for model in results.models}
+    for row in results.differences:
+        expected = accuracy[row.first, row.stage] - accuracy[row.second, row.stage]
+        assert row.averages["overall"].estimate == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_failed_claim_is_said_to_have_failed(run_of, tmp_path):
+    run = run_of("run", keys=PRETRAINED[::2], skill=0.4, gain=-0.5)
+    results = compare([run], tmp_path / "out")
+    assert [claim.verdict for claim in results.claims] == ["fails", "fails", *["not tested"] * 3]
+    assert "**fails**: On held-out text" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_bytes_are_the_same_again(run_of, tmp_path):
+    run = run_of("run")
+    for name in ("first", "second"):
+        compare_runs([run], SETTINGS, tmp_path / name)
+    for file in ("results.json", "report.md", "index.html"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_runs_on_the_same_questions_are_not_more_questions(run_of, tmp_path):
+    one = compare([run_of("a", keys=PRETRAINED)], tmp_path / "one")
+    runs = [run_of(f"b{seed}", keys=PRETRAINED, seed=seed) for seed in range(3)]
+    three = compare(runs, tmp_path / "three")
+    assert three.runs == 3 and three.models[0].accuracy["sums"].questions == 64
+    assert len(three.claims[1].by_run) == 3 and len(three.models[0].sources) == 3
+    # The questions' own spread stays; only the sampling noise gets smaller.
+    widths = [r.models[0].averages["overall"].high - r.models[0].averages["overall"].low for r in (one, three)]
+    assert widths[0] / 3**0.5 < widths[1] < widths[0]
+
+
+def test_runs_on_other_questions_are_more_questions(run_of, tmp_path):
+    runs = [run_of(f"b{seed}", keys=PRETRAINED, seed=seed, question_seed=seed) for seed in range(3)]
+    results = compare(runs, tmp_path / "out")
+    assert results.models[0].accuracy["sums"].questions == 3 * 64
+    assert results.models[0].information_gain.positions == 3 * 128
+    expected = fmean(results.models[0].overall_by_run)
+    assert results.models[0].averages["overall"].estimate == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_one_run_lacks_is_left_out(run_of, tmp_path):
+    runs = [run_of("a", keys=PRETRAINED), run_of("b", keys=PRETRAINED[:2], seed=1)]
+    assert [model.arm for model in compare(runs, tmp_path / "out").models] == ["base", "cpt"]
+
+
+def test_questions_are_paired_by_what_they_are(evaluation):
+    """A repeated question counts twice, and the order in the files does not matter."""
+    folder = evaluation("one", groups={"sums": "math"}, questions=3)
+    lines = (folder / "samples" / "sums.jsonl").read_text().splitlines()
+    (folder / "samples" / "sums.jsonl").write_text("\n".join([lines[0], lines[0], lines[2]]))
+    assert list(read_evaluation(folder).scores["sums"]) == ["sums-0-0/1", "sums-0-0/2", "sums-0-2/1"]
+
+
+def test_gains_at_unlike_positions_are_not_paired(evaluation, tmp_path):
+    run = {
+        ("base", "pretrained"): evaluation("base", arm="base", positions=64),
+        ("rlp", "pretrained"): evaluation("rlp", positions=60),
+    }
+    results = compare([run], tmp_path / "out")
+    assert not results.differences[0].gain_paired and "not paired" in results.claims[0].detail
+
+
+def test_mistakes_give_one_clear_line(evaluation, run_of, tmp_path):
+    lone = {("rlp", "pretrained"): evaluation("lone")}
+    other = {**lone, ("base", "pretrained"): evaluation("other", arm="base", question_seed=5)}
+    suite = {**lone, ("base", "pretrained"): evaluation("suite", arm="base", groups={"sums": "math"})}
+    often = {**lone, ("base", "pretrained"): evaluation("often", arm="base", repeats=2)}
+    runs = [run_of("a", keys=PRETRAINED), run_of("b", keys=PRETRAINED, groups={"sums": "math"})]
+    for mistaken, message in (
+        ([lone], "at least two evaluations"),
+        ([other], "different questions of 'sums'"),
+        ([suite], "different benchmarks"),
+        ([often], "use one 'repeats'"),
+        (runs, "compare runs of one suite"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            compare_runs(mistaken, SETTINGS, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "not json", '{"benchmarks": {"a": {"group": NaN}}}'])
+def test_unreadable_evaluations(evaluation, damage):
+    folder = evaluation("one")
+    (folder / "results.json").write_text(damage)
+    with pytest.raises(UserError, match="not a readable evaluation"):
+        read_evaluation(folder)
+
+
+def test_diverged_training_still_gives_a_page(evaluation, tmp_path):
+    folder = evaluation("rlp")
+    (folder / "training.jsonl").write_text('{"step": 1, "reward/gain": 0.5}\n{"step": 2, "reward/gain": NaN}\n')
+    run = {("rlp", "pretrained"): folder, ("base", "pretrained"): evaluation("base", arm="base")}
+    results = compare([run], tmp_path / "out")
+    assert [curve.runs for curve in results.curves if curve.metric == "reward/gain"] == [[[(1, 0.5)]]]
+
+
+def test_summary(run_of, tmp_path):
+    compare([run_of("run", keys=PRETRAINED)], tmp_path / "out")
+    lines = summary_lines(json.loads((tmp_path / "out" / "results.json").read_text()))
+    text = "\n".join(lines)
+    assert (
+        "HOLDS  On held-out text" in text and "NOT TESTED  After the same SFT" in text and "After pretraining" in text
+    )
+    assert all(len(line) <= 120 for line in lines)
