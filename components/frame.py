@@ -63,10 +63,15 @@ def run_stage(
 
 
 def run_component(
-    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = ""
+    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = "", seed: int = 0
 ) -> None:
-    """`run_stage` as the body of a Kubeflow component: a user's mistake ends the process instead of raising."""
+    """`run_stage` as the body of a Kubeflow component: a user's mistake ends the process instead of raising.
+
+    ``seed`` is the pipeline's. It is added to the settings' own, so that stages of one run may draw different documents.
+    """
     try:
+        if seed:
+            settings = {**settings, "seed": settings.get("seed", 0) + seed}
         run_stage(name, settings, inputs, output, publish_uri)
     except UserError as error:
         raise SystemExit(_reported(error)) from None

@@ -27,4 +27,4 @@ def evaluate(
         "benchmarks": Path(benchmarks.path),
         "held_out": Path(held_out.path),
     }
-    run_component("evaluate", {**settings, "seed": seed}, inputs, Path(evaluation.path), publish_uri)
+    run_component("evaluate", settings, inputs, Path(evaluation.path), publish_uri, seed)

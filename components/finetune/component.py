@@ -22,4 +22,4 @@ def finetune(
     from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(model.path)}
-    run_component("finetune", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("finetune", settings, inputs, Path(checkpoint.path), publish_uri, seed)

@@ -16,7 +16,7 @@ def train_base(
     from components.frame import run_component
 
     inputs = {"shards": Path(shards.path)}
-    run_component("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("pretrain", settings, inputs, Path(checkpoint.path), publish_uri, seed)
 
 
 @dsl.component(base_image=image("train"), install_kfp_package=False)
@@ -35,4 +35,4 @@ def pretrain(
     from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(base.path)}
-    run_component("pretrain", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("pretrain", settings, inputs, Path(checkpoint.path), publish_uri, seed)

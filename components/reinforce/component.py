@@ -22,4 +22,4 @@ def reinforce(
     from components.frame import run_component
 
     inputs = {"shards": Path(shards.path), "checkpoint": Path(model.path)}
-    run_component("reinforce", {**settings, "seed": seed}, inputs, Path(checkpoint.path), publish_uri)
+    run_component("reinforce", settings, inputs, Path(checkpoint.path), publish_uri, seed)

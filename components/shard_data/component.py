@@ -13,7 +13,7 @@ def shard_benchmarks(settings: dict, seed: int, publish_uri: str, code_digest: s
 
     from components.frame import run_component
 
-    run_component("shard_data", {**settings, "seed": seed}, {}, Path(shards.path), publish_uri)
+    run_component("shard_data", settings, {}, Path(shards.path), publish_uri, seed)
 
 
 @dsl.component(base_image=image("data"), install_kfp_package=False)
@@ -31,4 +31,4 @@ def shard_data(
     from components.frame import run_component
 
     inputs = {"benchmarks": Path(benchmarks.path)}
-    run_component("shard_data", {**settings, "seed": seed}, inputs, Path(shards.path), publish_uri)
+    run_component("shard_data", settings, inputs, Path(shards.path), publish_uri, seed)

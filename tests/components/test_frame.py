@@ -150,6 +150,19 @@ def test_in_a_component_too_unless_a_traceback_is_asked_for(
         run_component("pretrain", {}, {}, tmp_path / "out")
 
 
+def test_the_pipelines_seed_is_added_to_the_stages_own(tmp_path: Path) -> None:
+    source = artifact(tmp_path / "source")
+    for seed, own, expected in (
+        (0, {}, 0),
+        (0, {"seed": 3}, 3),
+        (5, {"seed": 3}, 8),
+        (5, {"seed": 3.0}, 8),
+        (5, {}, 5),
+    ):
+        run_component("pretrain", own, {"source": source}, tmp_path / f"{seed}{own}", seed=seed)
+        assert read_manifest(tmp_path / f"{seed}{own}").seed == expected
+
+
 def test_every_stage_declares_what_the_frame_needs() -> None:
     for name in frame.STAGES:
         declared = load_stage(name)
