@@ -44,8 +44,3 @@ def s3_bucket(s3: EmbeddedS3) -> str:
     s3.create_bucket(name)
     return f"s3://{name}"
 
-
-@pytest.fixture
-def bucket(s3_bucket: str) -> str:
-    """Another name of `s3_bucket`."""
-    return s3_bucket

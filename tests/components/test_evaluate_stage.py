@@ -1,17 +1,13 @@
 """The stage evaluate on a tiny random checkpoint: what it writes, the same bytes twice, and wrong inputs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components.frame import run_stage
-from rlpretrain.artifacts import write_manifest
-from rlpretrain.data.build import build_shards
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, new_model
-from rlpretrain.settings import ArchitectureSettings, ShardDataSettings, parse_settings
-from rlpretrain.training.checkpoints import save_checkpoint
 
 SETTINGS = {
     "suite": "mini",
@@ -22,37 +18,15 @@ SETTINGS = {
 }
 
 
-def shards(folder: Path, generator: str, tokens: tuple[str, ...] = (), **settings: object) -> Path:
-    source = {"name": "mini", "kind": "generator", "generator": generator, "split": "test", "documents": 32}
-    values = {
-        "sources": [source],
-        "tokenizer": {"name": "builtin:characters", "add_tokens": tokens},
-        "workers": 1,
-        **settings,
-    }
-    folder.mkdir()
-    facts = build_shards(parse_settings(ShardDataSettings, values), None, folder)
-    write_manifest(folder, kind="shards", settings={}, inputs={}, seed=0, facts=facts)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def inputs(
+    tmp_path_factory: pytest.TempPathFactory, make_shards: Callable[..., Path], checkpoint: Path
+) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("inputs")
-    tokenizer = load_tokenizer("builtin:characters")
-    shape = ArchitectureSettings(layers=1, width=16, heads=2, key_value_heads=2, feed_forward=16, max_positions=64)
-    checkpoint = root / "checkpoint"
-    checkpoint.mkdir()
-    facts = save_checkpoint(new_model(shape, tokenizer, 0), tokenizer, checkpoint, "base", 1, 1)
-    (checkpoint / "metrics.jsonl").write_text('{"step": 1}\n')
-    (checkpoint / "timings.jsonl").write_text('{"step": 1, "time/step": 0.5}\n')
-    write_manifest(
-        checkpoint, kind="checkpoint", settings={}, inputs={}, seed=0, facts=facts, volatile=("timings.jsonl",)
-    )
     return {
         "checkpoint": checkpoint,
-        "benchmarks": shards(root / "benchmarks", "mini_benchmarks", purpose="evaluation"),
-        "held_out": shards(root / "held_out", "mini_documents", held_out_fraction=0.5),
+        "benchmarks": make_shards(root / "benchmarks", "mini_benchmarks", purpose="evaluation"),
+        "held_out": make_shards(root / "held_out", "mini_documents", held_out_fraction=0.5),
     }
 
 
@@ -81,7 +55,9 @@ def test_runs_without_held_out_text(inputs: dict[str, Path], tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "results.json").read_text())["information_gain"] is None
 
 
-def test_another_tokenizer_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
-    other = shards(tmp_path / "other", "mini_benchmarks", tokens=("<extra>",), purpose="evaluation")
+def test_another_tokenizer_is_refused(
+    inputs: dict[str, Path], make_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = make_shards(tmp_path / "other", "mini_benchmarks", tokens=("<extra>",), purpose="evaluation")
     with pytest.raises(UserError, match="tokenizer"):
         run_stage("evaluate", SETTINGS, {**inputs, "benchmarks": other}, tmp_path / "out")

@@ -73,8 +73,8 @@ def test_storage_that_is_not_there(tmp_path: Path) -> None:
     assert_one_line(done, "cannot be reached")
 
 
-def test_comparing_what_is_no_run(tmp_path: Path, bucket: str) -> None:
-    assert_one_line(pipelines(tmp_path, "compare", f"{bucket}/nothing"), "holds no evaluation of a run")
+def test_comparing_what_is_no_run(tmp_path: Path, s3_bucket: str) -> None:
+    assert_one_line(pipelines(tmp_path, "compare", f"{s3_bucket}/nothing"), "holds no evaluation of a run")
 
 
 def test_an_input_with_a_wrong_name(tmp_path: Path) -> None:

@@ -1,108 +1,324 @@
-"""Artifacts and storage against a real S3 server."""
+"""Storage against a real S3 server and against folders. moto would accept wrong checksums and wrong keys."""
 
-import json
+import base64
+import hashlib
 import os
+import random
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from rlpretrain.artifacts import MANIFEST, read_manifest, verify, write_manifest
+from rlpretrain import storage
+from rlpretrain.artifacts import MANIFEST, file_sha256, verify, write_manifest
 from rlpretrain.errors import UserError
-from rlpretrain.storage import download_files, download_folder, list_artifacts, upload_folder
+from rlpretrain.s3server import EmbeddedS3
+
+LARGE = 2 * storage.MULTIPART_BYTES + 12345  # three parts, the last one short
+WRONG_SHA256 = "00" * 32
 
 
-@pytest.fixture
-def artifact(tmp_path):
-    folder = tmp_path / "artifact"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "small.txt").write_text("small")
-    (folder / "deep" / "large.bin").write_bytes(os.urandom(20 * 2**20))
-    (folder / "timings.jsonl").write_text("{}\n")
-    write_manifest(
-        folder, kind="shards", settings={"a": 1}, inputs={}, seed=0, facts={"n": 2}, volatile=["timings.jsonl"]
-    )
+def make_artifact(folder: Path, content: bytes = b"hello", large: bool = False) -> Path:
+    (folder / "nested").mkdir(parents=True, exist_ok=True)
+    (folder / "nested" / "data.bin").write_bytes(content)
+    (folder / "timings.jsonl").write_text("1\n")
+    if large:
+        (folder / "large.bin").write_bytes(random.Random(0).randbytes(LARGE))
+    write_manifest(folder, kind="shards", settings={}, inputs={}, seed=0, facts={}, volatile=["timings.jsonl"])
     return folder
 
 
-def test_round_trip_with_multipart(artifact, bucket, tmp_path):
-    upload_folder(artifact, f"{bucket}/runs/one/shards")
-    head = boto3.client("s3").head_object(Bucket=bucket[5:], Key="runs/one/shards/deep/large.bin")
-    assert head["ETag"].strip('"').endswith("-3")  # three parts of 8 MiB
-    assert list_artifacts(f"{bucket}/runs") == [f"{bucket}/runs/one/shards"]
-    download_folder(f"{bucket}/runs/one/shards", tmp_path / "back")
-    assert verify(tmp_path / "back", "shards").digest == read_manifest(artifact).digest
-    assert (tmp_path / "back/deep/large.bin").read_bytes() == (artifact / "deep/large.bin").read_bytes()
+def refused(call, *arguments) -> str:
+    """The one line that a call refuses its arguments with."""
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    # The local runner finds the line in a log by this class's name.
+    assert type(error.value) is UserError
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-def test_the_server_refuses_a_wrong_checksum(bucket):
-    with pytest.raises(ClientError, match="BadDigest"):
-        boto3.client("s3").put_object(
-            Bucket=bucket[5:], Key="x", Body=b"body", ChecksumSHA256="0" * 43 + "="
-        )
+def file_names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_half_written_artifact_is_invisible(artifact, bucket, tmp_path):
-    boto3.client("s3").upload_file(str(artifact / "small.txt"), bucket[5:], "half/small.txt")
-    assert list_artifacts(bucket) == []
-    with pytest.raises(UserError, match="no finished artifact"):
-        download_folder(f"{bucket}/half", tmp_path / "back")
+@pytest.fixture(params=["s3", "file", "plain"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place of each kind."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket") + "/some prefix/100%25"
+    root = tmp_path / "store"
+    return f"{'file://' if request.param == 'file' else ''}{root}"
 
 
-def test_a_corrupted_object_is_named(artifact, bucket, tmp_path):
-    upload_folder(artifact, f"{bucket}/a")
-    boto3.client("s3").put_object(Bucket=bucket[5:], Key="a/small.txt", Body=b"SMALL")
-    with pytest.raises(UserError, match=r"small\.txt: corrupted"):
-        download_folder(f"{bucket}/a", tmp_path / "back")
+def test_an_artifact_goes_up_and_comes_back(place: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    storage.upload_folder(folder, f"{place}/run/shards")
+    storage.download_folder(f"{place}/run/shards/", tmp_path / "back")
+    assert verify(tmp_path / "back", "shards") == verify(folder)
+    assert file_names(tmp_path / "back") == file_names(folder)
+    assert storage.read_bytes(f"{place}/run/shards/nested/data.bin") == b"hello"
+    assert storage.exists(f"{place}/run/shards/{MANIFEST}")
+    assert not storage.exists(f"{place}/run/shards/other")
+    assert not storage.exists(f"{place}/run/shards")
 
 
-def test_missing_key_bucket_and_wrong_credentials_are_one_line(artifact, bucket, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="nothing is there"):
-        download_files(f"{bucket}/none", tmp_path)
-    with pytest.raises(UserError, match="there is no bucket 'nobody-has-this'"):
-        upload_folder(artifact, "s3://nobody-has-this/x")
-    with pytest.raises(UserError, match="write s3://BUCKET"):
-        upload_folder(artifact, "https://host/x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(UserError, match="refused the credentials") as raised:
-        upload_folder(artifact, f"{bucket}/x")
-    assert "\n" not in str(raised.value) and "wrong" not in str(raised.value).replace("credentials", "")
+def test_listed_addresses_can_be_read(place: str, tmp_path: Path) -> None:
+    assert storage.list_artifacts(place) == []
+    folder = make_artifact(tmp_path / "artifact")
+    for name in ("b", "a", "deep/er one", "50%25"):
+        storage.upload_folder(folder, f"{place}/{name}")
+    listed = storage.list_artifacts(f"{place}/")
+    assert len(listed) == 4 and listed[0].endswith("%25") and listed[1:3] == [f"{place}/a", f"{place}/b"]
+    for number, uri in enumerate(listed):
+        storage.download_folder(uri, tmp_path / f"back-{number}")
+    assert storage.list_artifacts(f"{place}/a") == [f"{place}/a"]
 
 
-def test_raw_files_below_a_prefix(bucket, tmp_path):
-    client = boto3.client("s3")
-    for key in ("data/a.jsonl", "data/deep/b.jsonl"):
-        client.put_object(Bucket=bucket[5:], Key=key, Body=b"{}")
-    download_files(f"{bucket}/data", tmp_path)
-    assert (tmp_path / "deep/b.jsonl").read_bytes() == b"{}"
+def test_a_half_written_artifact_is_invisible(place: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    store = storage.connect(f"{place}/half")
+    for name in ("nested/data.bin", "timings.jsonl"):
+        store.put_file(name, folder / name, file_sha256(folder / name))
+    assert storage.list_artifacts(place) == []
+    assert "no finished artifact" in refused(storage.download_folder, f"{place}/half", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
-def test_manifest_digest_ignores_volatile_files_and_sees_the_rest(artifact):
-    before = read_manifest(artifact).digest
-    settings = {"kind": "shards", "settings": {"a": 1}, "inputs": {}, "seed": 0, "facts": {"n": 2}}
-    (artifact / "timings.jsonl").write_text("slower")
-    assert write_manifest(artifact, **settings, volatile=["timings.jsonl"]).digest == before
-    (artifact / "small.txt").write_text("Small")
-    assert write_manifest(artifact, **settings, volatile=["timings.jsonl"]).digest != before
+def test_the_manifest_goes_last_and_an_older_one_goes_first(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.upload_folder(make_artifact(tmp_path / "old", b"old"), f"{place}/it")
+    new = make_artifact(tmp_path / "new", b"new")
+    kind = type(storage.connect(place))
+    plain_put, seen = kind.put_file, []
+
+    def put_file(self, key: str, path: Path, sha256: str) -> None:
+        seen.append((key, storage.exists(f"{place}/it/{MANIFEST}")))
+        plain_put(self, key, path, sha256)
+
+    monkeypatch.setattr(kind, "put_file", put_file)
+    storage.upload_folder(new, f"{place}/it")
+    assert [visible for _, visible in seen] == [False] * len(seen)
+    assert seen[-1][0] == MANIFEST
+    storage.download_folder(f"{place}/it", tmp_path / "back")
+    assert (tmp_path / "back" / "nested" / "data.bin").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd"])
-def test_names_that_leave_the_folder_are_refused(artifact, name):
-    raw = json.loads((artifact / MANIFEST).read_text())
-    raw["files"][name] = raw["files"].pop("small.txt")
-    from rlpretrain.artifacts import Manifest
-
-    raw["digest"] = Manifest.model_validate(raw).computed_digest()
-    (artifact / MANIFEST).write_text(json.dumps(raw))
-    with pytest.raises(UserError, match="leaves its folder"):
-        read_manifest(artifact)
+def test_an_unfinished_folder_is_not_published(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "no finished artifact" in refused(storage.upload_folder, tmp_path, f"{place}/it")
 
 
-def test_altered_manifest_and_missing_file_are_named(artifact):
-    (artifact / "small.txt").unlink()
-    with pytest.raises(UserError, match=r"small\.txt: listed in the manifest but missing"):
-        verify(artifact)
-    raw = json.loads((artifact / MANIFEST).read_text())
-    (artifact / MANIFEST).write_text(json.dumps({**raw, "seed": 5}))
-    with pytest.raises(UserError, match="altered"):
-        read_manifest(artifact)
+def test_a_file_changed_after_its_manifest_is_not_published(place: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact", large=True)
+    for name in ("nested/data.bin", "large.bin"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        line = refused(storage.upload_folder, folder, f"{place}/it")
+        assert name in line and "wrong checksum" in line
+        (folder / name).write_bytes(content)
+        assert storage.list_artifacts(place) == []
+
+
+def test_a_file_corrupted_in_storage_is_named_and_leaves_no_artifact(place: str, tmp_path: Path) -> None:
+    storage.upload_folder(make_artifact(tmp_path / "artifact"), f"{place}/it")
+    (tmp_path / "bad").write_bytes(b"jello")
+    storage.connect(f"{place}/it").put_file("nested/data.bin", tmp_path / "bad", file_sha256(tmp_path / "bad"))
+    back = make_artifact(tmp_path / "back", b"an older one")
+    line = refused(storage.download_folder, f"{place}/it", back)
+    assert "nested/data.bin" in line and "corrupted" in line
+    assert not (back / MANIFEST).exists()
+
+
+def test_a_file_missing_in_storage_is_named(place: str, tmp_path: Path) -> None:
+    storage.upload_folder(make_artifact(tmp_path / "artifact"), f"{place}/it")
+    storage.connect(f"{place}/it").delete("nested/data.bin")
+    line = refused(storage.download_folder, f"{place}/it", tmp_path / "back")
+    assert "nested/data.bin does not exist" in line
+
+
+def test_a_manifest_in_storage_cannot_write_elsewhere(place: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    forged = (folder / MANIFEST).read_text().replace("timings.jsonl", "../escaped.jsonl")
+    (tmp_path / "forged").write_text(forged)
+    storage.connect(f"{place}/it").put_file(MANIFEST, tmp_path / "forged", file_sha256(tmp_path / "forged"))
+    assert "leaves its folder" in refused(storage.download_folder, f"{place}/it", tmp_path / "back")
+    assert not (tmp_path / "escaped.jsonl").exists()
+
+
+def test_raw_files_come_by_prefix_and_by_name(place: str, tmp_path: Path) -> None:
+    store = storage.connect(f"{place}/raw")
+    for key in ("a.jsonl", "deep/b.jsonl"):
+        (tmp_path / "source").write_text(key)
+        store.put_file(key, tmp_path / "source", file_sha256(tmp_path / "source"))
+    storage.download_files(f"{place}/raw", tmp_path / "all")
+    assert file_names(tmp_path / "all") == {"a.jsonl", "deep/b.jsonl"}
+    storage.download_files(f"{place}/raw/deep/b.jsonl", tmp_path / "one")
+    assert (tmp_path / "one" / "b.jsonl").read_text() == "deep/b.jsonl"
+    assert "nothing is there" in refused(storage.download_files, f"{place}/nowhere", tmp_path / "none")
+
+
+def test_a_missing_object(place: str) -> None:
+    assert f"{place.removeprefix('file://')}/no/such does not exist" in refused(storage.read_bytes, f"{place}/no/such")
+    assert "names no file" in refused(storage.read_bytes, f"{place}/")
+
+
+@pytest.mark.parametrize("uri", ["", "s3://", "s3:///key", "http://host/a", "gs://b/a", "file:a", "file://host/a"])
+def test_other_addresses_are_refused(uri: str) -> None:
+    assert "s3://BUCKET/PREFIX" in refused(storage.connect, uri)
+
+
+# --- what only a server can show ------------------------------------------------------------------
+
+
+def test_large_files_go_in_parts_with_checksums(s3_bucket: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact", large=True)
+    storage.upload_folder(folder, f"{s3_bucket}/big")
+    storage.download_folder(f"{s3_bucket}/big", tmp_path / "back")
+    assert file_sha256(tmp_path / "back" / "large.bin") == file_sha256(folder / "large.bin")
+    client, bucket = boto3.session.Session().client("s3"), s3_bucket.removeprefix("s3://")
+    head = client.head_object(Bucket=bucket, Key="big/large.bin")
+    assert head["ETag"].strip('"').endswith("-3")  # three parts
+    assert head["Metadata"]["sha256"] == file_sha256(folder / "large.bin")
+    assert not client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_small_upload_with_a_wrong_checksum_is_refused_by_the_server(s3_bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    line = refused(storage.connect(s3_bucket).put_file, "file", tmp_path / "file", WRONG_SHA256)
+    assert f"{s3_bucket}/file" in line and "wrong checksum" in line
+    assert not storage.exists(f"{s3_bucket}/file")
+
+
+def test_a_large_upload_with_a_wrong_checksum_is_refused(s3_bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(LARGE))
+    assert "wrong checksum" in refused(storage.connect(s3_bucket).put_file, "file", tmp_path / "file", WRONG_SHA256)
+    assert not storage.exists(f"{s3_bucket}/file")
+
+
+def test_a_part_with_a_wrong_checksum_is_refused_by_the_server(s3_bucket: str) -> None:
+    client, place = boto3.session.Session().client("s3"), {"Bucket": s3_bucket.removeprefix("s3://"), "Key": "parts"}
+    upload = client.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"]
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    with pytest.raises(ClientError, match=r"BadDigest|Checksum"):
+        client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part", ChecksumSHA256=wrong)
+    client.abort_multipart_upload(**place, UploadId=upload)
+
+
+def test_more_objects_than_a_page_are_listed(s3_bucket: str) -> None:
+    client, bucket = boto3.session.Session().client("s3"), s3_bucket.removeprefix("s3://")
+    for number in range(1001):
+        client.put_object(Bucket=bucket, Key=f"many/{number}", Body=b"")
+    client.put_object(Bucket=bucket, Key="many/folder/", Body=b"")
+    assert len(list(storage.connect(f"{s3_bucket}/many").keys())) == 1001
+
+
+def test_a_missing_bucket(s3: EmbeddedS3, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact", large=True)
+    for call in (
+        lambda: storage.upload_folder(folder, "s3://no-such-bucket/a"),
+        lambda: storage.download_folder("s3://no-such-bucket/a", tmp_path / "back"),
+        lambda: storage.list_artifacts("s3://no-such-bucket/a"),
+        lambda: storage.read_bytes("s3://no-such-bucket/a"),
+        lambda: storage.exists("s3://no-such-bucket/a"),
+        lambda: storage.download_files("s3://no-such-bucket/a", tmp_path / "back"),
+    ):
+        assert "there is no bucket 'no-such-bucket'" in refused(call)
+    assert "Invalid bucket name" in refused(storage.read_bytes, "s3://Not A Bucket/a")
+
+
+def test_create_bucket_twice(s3: EmbeddedS3) -> None:
+    for _ in range(2):
+        storage.create_bucket("s3://created-here/prefix")
+        s3.create_bucket("created-here")
+    assert storage.list_artifacts("s3://created-here") == []
+    storage.create_bucket("file:///anywhere")  # nothing to do
+
+
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    monkeypatch.setenv(variable, "wrong")
+    for call in (
+        lambda: storage.upload_folder(folder, f"{s3_bucket}/a"),
+        lambda: storage.download_folder(f"{s3_bucket}/a", tmp_path / "back"),
+        lambda: storage.list_artifacts(s3_bucket),
+        lambda: storage.create_bucket("s3://another"),
+    ):
+        line = refused(call)
+        assert "refused the credentials" in line and "check the key" in line
+
+
+def test_no_credentials(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert "set AWS_ACCESS_KEY_ID" in refused(storage.list_artifacts, s3_bucket)
+
+
+def test_an_unreachable_endpoint(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    for call in (
+        lambda: storage.upload_folder(folder, f"{s3_bucket}/a"),
+        lambda: storage.list_artifacts(s3_bucket),
+    ):
+        assert "the S3 endpoint http://127.0.0.1:1 cannot be reached; check AWS_ENDPOINT_URL_S3" in refused(call)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("AWS_ENDPOINT_URL_S3", "nonsense"), ("AWS_PROFILE", "nobody")])
+def test_a_wrong_configuration(s3_bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    line = refused(storage.list_artifacts, s3_bucket)
+    assert "S3 is configured wrongly" in line and value in line
+
+
+# --- the embedded server itself -------------------------------------------------------------------
+
+START = """
+import os, signal, sys
+from pathlib import Path
+from rlpretrain.s3server import EmbeddedS3
+with EmbeddedS3(Path(sys.argv[1])) as server:
+    print(server._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_later_start_serves_the_same_data(tmp_path: Path, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, data = make_artifact(tmp_path / "artifact", large=True), tmp_path / "server"
+    for attempt in range(2):
+        with EmbeddedS3(data) as server:
+            for name, value in server.environment().items():
+                monkeypatch.setenv(name, value)
+            if attempt == 0:
+                storage.create_bucket("s3://kept")
+                storage.upload_folder(folder, "s3://kept/it")
+            else:
+                assert storage.list_artifacts("s3://kept") == ["s3://kept/it"]
+                storage.download_folder("s3://kept/it", tmp_path / "back")
+                storage.upload_folder(folder, "s3://kept/second")
+                assert "another run's S3 server uses it" in refused(EmbeddedS3(data).__enter__)
+    assert stat.S_IMODE((data / "s3.json").stat().st_mode) == 0o600
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert "cannot be reached" in refused(storage.list_artifacts, "s3://kept")  # it stopped
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_killed_run_leaves_no_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", START, str(tmp_path / "server")]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    pid = int(killed.stdout)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}/cmdline").exists() and b"weed" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, f"server {pid} outlived its run"
+        time.sleep(0.1)
+    with EmbeddedS3(tmp_path / "server") as server:
+        assert server.endpoint and os.path.exists(tmp_path / "server" / "data")

@@ -1,12 +1,13 @@
 """Eight families of small problems, four of mathematics and four of science, that share one skill.
 
-Each starts at a digit and takes `STEPS` steps of 1 to `LARGEST` forwards or backwards on the ring of ten digits. The worked
-chain lists the start, then each step's size and the digit after it: "7+5-3+2+1=" is worked "7" "52" "39" "21" "12".
+Each starts at a digit and takes `STEPS` steps forwards or backwards on the ring of ten digits. The worked chain lists
+the start, then each step's size and the digit after it: "7+5-3+2+1=" is worked "7" "52" "39" "21" "12".
 
 Three choices let a model of a million parameters learn this in minutes, where others stayed at chance: the steps stand two
 characters apart in problem and chain alike and their number is fixed, so that a chain finds its next step always
-equally far back; steps are small, so that there are 100 facts of arithmetic to learn and not 180; and one character
-tells forwards from backwards, the same place before every step.
+equally far back; most steps are small, so that few facts of arithmetic carry most problems; and one character tells
+forwards from backwards, the same place before every step. Large steps are rare: their facts are learned late and badly,
+which keeps every arm below 100%.
 """
 
 import hashlib
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 
 MODULUS = 10
 STEPS = 4
-LARGEST = 5
+SMALL, LARGE = (1, 5), (6, 9)  # the sizes of steps, both ends included
+LARGE_SHARE = 0.06  # of steps; a fifth of the problems holds one
 TEST_SHARE = 10  # one problem in ten is a test problem
 
 
@@ -42,7 +44,8 @@ def _problem(random: random.Random, prefix: str, forwards: str, backwards: str =
     state = random.randrange(MODULUS)
     prompt, chain = f"{prefix}{state}", str(state)
     for _ in range(STEPS):
-        sign, size = random.choice(forwards + backwards), random.randint(1, LARGEST)
+        sign = random.choice(forwards + backwards)
+        size = random.randint(*(LARGE if random.random() < LARGE_SHARE else SMALL))
         state = (state + (-size if sign in backwards else size)) % MODULUS
         prompt += f"{sign}{size}"
         chain += f"{size}{state}"

@@ -1,0 +1,145 @@
+"""From sources to shards: same bytes, every document counted once, clear of the benchmarks, flat memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlpretrain.data.build import build_shards
+from rlpretrain.data.shards import read_shards
+from rlpretrain.errors import UserError
+from rlpretrain.settings import ShardDataSettings
+
+
+def make_settings(path: Path, **changes: Any) -> ShardDataSettings:
+    source = {"name": "lines", "kind": "jsonl", "path": str(path), **changes.pop("source", {})}
+    values = {"tokenizer": {"name": "builtin:characters"}, "sources": [source], "workers": 1, **changes}
+    return ShardDataSettings.model_validate(values)
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def build(
+    output: Path, settings: ShardDataSettings, benchmarks: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    output.mkdir()
+    return output, build_shards(settings, benchmarks, output)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "corpus.jsonl", [{"text": f"document {i} says {i * i}"} for i in range(700)])
+
+
+def test_same_bytes_whatever_the_workers(tmp_path: Path, corpus: Path) -> None:
+    folders = [
+        build(
+            tmp_path / f"w{workers}",
+            make_settings(corpus, workers=workers, shard_tokens=3000, held_out_fraction=0.1),
+        )[0]
+        for workers in (1, 2)
+    ]
+    names = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*") if path.is_file())
+    assert len([name for name in names if name.name.startswith("train-")]) > 3
+    for name in names:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def test_every_document_is_in_one_split_and_counted(tmp_path: Path, corpus: Path) -> None:
+    folder, facts = build(tmp_path / "out", make_settings(corpus, held_out_fraction=0.2))
+    train = {example.id for example in read_shards(folder, "train")}
+    held_out = {example.id for example in read_shards(folder, "held_out")}
+    assert not train & held_out
+    assert facts["documents"] == {"train": len(train), "held_out": len(held_out)}
+    assert len(train | held_out) == 700
+    assert 80 < len(held_out) < 200
+
+
+def test_a_document_keeps_its_side_in_another_blend(tmp_path: Path, corpus: Path) -> None:
+    other = write_rows(tmp_path / "other.jsonl", [{"text": f"other {i}"} for i in range(300)])
+    alone, _ = build(tmp_path / "alone", make_settings(corpus, held_out_fraction=0.2))
+    sources = [{"name": name, "kind": "jsonl", "path": str(tmp_path / f"{name}.jsonl")} for name in ("other", "corpus")]
+    both, _ = build(tmp_path / "both", make_settings(other, held_out_fraction=0.2, sources=sources, seed=5))
+    held_out = {example.id for example in read_shards(both, "held_out")}
+    assert not held_out & {example.id for example in read_shards(alone, "train")}
+
+
+def test_duplicates_and_short_documents_are_removed_and_counted(tmp_path: Path) -> None:
+    rows = [{"text": text} for text in ("same", "same\r\n", "other", "", "other")]
+    folder, facts = build(tmp_path / "out", make_settings(write_rows(tmp_path / "rows.jsonl", rows)))
+    assert [len(example.tokens) for example in read_shards(folder, "train")] == [5, 6]
+    assert facts["duplicates_removed"] == 2
+    assert facts["too_short_removed"] == 1
+
+
+def test_planted_benchmark_items_are_removed_and_reported(tmp_path: Path) -> None:
+    question = "a farmer has seven brown cows and buys four more how many cows stand in the field now"
+    items = [{"prompt": question, "answer": "11"}, {"prompt": "sum+1+2=", "answer": "3"}]
+    source = {"prompt_field": "prompt", "answer_field": "answer", "name": "bench"}
+    evaluation = make_settings(write_rows(tmp_path / "items.jsonl", items), purpose="evaluation", source=source)
+    benchmarks, facts = build(tmp_path / "bench", evaluation)
+    assert facts["documents"] == {"test": 2}
+    rows = [
+        {"text": f"Once upon a time, {question.upper()}?"},
+        {"text": "sum+1+2=3"},
+        {"text": "a farmer has seven brown horses"},
+        {"text": "sum+1+3=4"},
+    ]
+    folder, facts = build(tmp_path / "out", make_settings(write_rows(tmp_path / "rows.jsonl", rows)), benchmarks)
+    assert facts["contaminated_removed"] == 2 and facts["documents"]["train"] == 2
+    report = json.loads((folder / "decontamination.json").read_text())
+    assert report["removed"] == 2 and len(report["examples"]) == 2
+    assert report["benchmarks"] == {"bench": {"items": 2, "documents_removed": 2}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        ([], {}, "the corpus is empty"),
+        ([{"text": ""}], {}, "the corpus is empty; removed: 1 shorter than two tokens"),
+        ([{"text": "ab"}], {"held_out_fraction": 1e-9}, "holds out none of 1 documents; raise it"),
+        ([{"text": "ab"}], {"purpose": "evaluation"}, "evaluation item .* has a text"),
+    ],
+)
+def test_corpora_that_cannot_be_used(
+    tmp_path: Path, rows: list[dict[str, str]], changes: dict[str, Any], message: str
+) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=message) as raised:
+        build(tmp_path / "out", make_settings(path, **changes))
+    assert "\n" not in str(raised.value)
+
+
+PROBE = """
+import json, resource, sys
+from pathlib import Path
+from rlpretrain.data.build import build_shards
+from rlpretrain.settings import ShardDataSettings
+rows, folder = int(sys.argv[1]), Path(sys.argv[2])
+corpus = folder / f"{rows}.jsonl"
+with corpus.open("w") as file:
+    for index in range(rows):
+        file.write(json.dumps({"text": f"{index} " + "word " * 60}) + "\\n")
+output = folder / f"out{rows}"
+output.mkdir()
+settings = {"tokenizer": {"name": "builtin:characters"}, "workers": 1, "shard_tokens": 200000,
+            "sources": [{"name": "s", "kind": "jsonl", "path": str(corpus)}]}
+build_shards(ShardDataSettings.model_validate(settings), None, output)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat_as_the_corpus_grows_tenfold(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (1500, 15000):
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, str(rows), str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] <= 1.10 * peaks[0], peaks

@@ -1,0 +1,137 @@
+"""The likelihood trainer: packing changes nothing, prompts are not learned, the warm-up teaches the template alone."""
+
+import math
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from rlpretrain.data.shards import Example
+from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.settings import (
+    ArchitectureSettings,
+    FormatWarmupSettings,
+    LikelihoodSettings,
+    OptimizerSettings,
+    ThinkingSettings,
+    ThoughtSettings,
+)
+from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.training.likelihood import Segment, mean_nll, pack, train_likelihood, warm_up_format
+from rlpretrain.training.loop import Optimization
+
+TOKENIZER = load_tokenizer("builtin:characters")
+SMALL = ArchitectureSettings(layers=2, width=32, heads=4, key_value_heads=2, feed_forward=64)
+
+
+def model() -> PreTrainedModel:
+    return new_model(SMALL, TOKENIZER, seed=1)
+
+
+def example(tokens: list[int], prompt_length: int = 0) -> Example:
+    return Example(str(tokens), np.array(tokens, dtype=np.int32), prompt_length, "", "test", "")
+
+
+LENGTHS = st.lists(st.integers(2, 12), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(12, 30))
+def test_packing_keeps_every_document_whole(lengths: list[int], row_tokens: int) -> None:
+    documents = [np.full(length, 10 + index) for index, length in enumerate(lengths)]
+    packed = pack([Segment(tokens, np.arange(len(tokens)) > 0) for tokens in documents], row_tokens)
+    assert packed.tokens_NL.shape[1] <= row_tokens
+    found = {}
+    for row in range(packed.tokens_NL.shape[0]):
+        for index in packed.document_NL[row].unique().tolist():
+            inside = packed.document_NL[row] == index
+            if index >= 0:
+                tokens = packed.tokens_NL[row, inside]
+                found[int(tokens[0])] = len(tokens)
+                assert tokens.unique().numel() == 1
+                assert packed.positions_NL[row, inside].tolist() == list(range(len(tokens)))
+                assert packed.learned_NL[row, inside].tolist() == [False] + [True] * (len(tokens) - 1)
+            else:
+                assert not packed.learned_NL[row, inside].any()
+    assert found == {10 + index: length for index, length in enumerate(lengths)}
+
+
+def test_packed_documents_do_not_attend_across_each_other() -> None:
+    """Loss and gradient equal those of the documents one by one, prompts masked."""
+    random = np.random.default_rng(0)
+    examples = [example(random.integers(4, 99, size).tolist(), prompt) for size, prompt in ((9, 0), (5, 3), (7, 2), (2, 0))]
+    packed_model, plain_model = model(), model()
+    packed = pack([Segment.of(e) for e in examples], 12)
+    assert packed.tokens_NL.shape[0] == 2
+    loss, count = mean_nll(packed_model, packed)
+    loss.backward()
+    terms = []
+    for e in examples:
+        tokens = torch.tensor(e.tokens.tolist())
+        losses = cross_entropy(plain_model(tokens.unsqueeze(0)).logits[0, :-1], tokens[1:], reduction="none")
+        terms.append(losses[max(1, e.prompt_length) - 1 :])
+    plain = torch.cat(terms)
+    plain.mean().backward()
+    assert count == len(plain) == 8 + 2 + 5 + 1
+    torch.testing.assert_close(loss, plain.mean(), atol=1e-5, rtol=1e-5)
+    for one, other in zip(packed_model.parameters(), plain_model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_document_longer_than_a_row_is_cut() -> None:
+    packed = pack([Segment.of(example(list(range(10, 40))))], 8)
+    assert packed.tokens_NL.tolist() == [list(range(10, 18))]
+
+
+def test_training_lowers_the_loss_and_counts_tokens(tmp_path: Path) -> None:
+    corpus = cycle([example([5, 6, 7, 8, 1]), example([9, 10, 11, 1])])
+    trained = model()
+    settings = LikelihoodSettings(
+        steps=20, batch_documents=2, sequence_length=16, optimizer=OptimizerSettings(learning_rate=1e-2)
+    )
+    tokens = train_likelihood(trained, corpus, settings, tmp_path, "test")
+    assert tokens == 20 * (4 + 3)
+    loss, _ = mean_nll(trained, pack([Segment.of(e) for e in islice(corpus, 2)], 16))
+    assert float(loss) < 0.5 < math.log(99)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 0.6, 0.2]), ("cosine", [0.5, 1, 1, 0.6, 0.2])],
+)
+def test_schedules(schedule: str, expected: list[float]) -> None:
+    settings = OptimizerSettings(learning_rate=1.0, schedule=schedule, final_learning_rate=0.2, warmup_steps=2)
+    optimization = Optimization(model(), settings, steps=5)
+    assert [round(optimization.learning_rate(step), 6) for step in range(5)] == expected
+
+
+def test_warm_up_learns_the_text_around_a_thought_and_not_the_thought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinking = ThinkingSettings(steps=0, max_context=16, thought=ThoughtSettings(budget=4, recap=2))
+    form = ThoughtFormat.build(thinking.thought, TOKENIZER)
+    batches: list[list[Segment]] = []
+    monkeypatch.setattr(
+        "rlpretrain.training.likelihood.pack", lambda segments, row: pack(batches.append(segments) or segments, row)
+    )
+    warmed = model()
+    documents = cycle([example([*range(20, 32), 1]), example([*range(40, 46), 1])])
+    settings = FormatWarmupSettings(steps=3, batch_documents=4, learning_rate=1e-3)
+    tokens = warm_up_format(warmed, TorchEngine(warmed), TOKENIZER, documents, settings, thinking, 0, tmp_path)
+    segments = [segment for batch in batches for segment in batch]
+    assert len(segments) == 12 and tokens == sum(int(segment.learned.sum()) for segment in segments)
+    for segment in segments:
+        ids = segment.tokens.tolist()
+        opened, closed = ids.index(form.open_ids[-1]), ids.index(form.close_id)
+        after = closed + 1 + form.recap
+        assert ids[closed + 1 : after] == ids[max(0, opened - form.recap) : opened] or opened < form.recap
+        learned = np.flatnonzero(segment.learned).tolist()
+        recap = min(form.recap, opened)
+        assert learned == [*range(1, opened), *range(closed + 1 + recap, len(ids))]
