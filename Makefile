@@ -7,7 +7,12 @@ PROFILE ?= mini
 SEEDS ?= 1
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint format compile clean
+# $(call debian,PACKAGES,WHY): root installs Debian packages, others are told which ones.
+debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
+	else echo "$(2): apt-get install $(1)"; exit 1; fi
+
+.PHONY: help setup demo test browser lint format compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,8 +20,9 @@ help: ## list the targets
 setup: $(STAMP) ## create or update .venv from the lock
 
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || command -v python3 >/dev/null || { echo "Python 3.11 is needed: apt-get install python3.11 python3.11-venv"; exit 1; }
-	@test -x $(BIN)/python || { P=$$(command -v $(PYTHON) || command -v python3); $$P -m venv .venv || { echo "venv is missing: apt-get install python3-venv"; exit 1; }; }
+	@command -v $(PYTHON) >/dev/null || { $(call debian,python3.11,Python 3.11 is needed); }
+	@test -x $(BIN)/pip || { $(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call debian,python3.11-venv,venv is needed); }; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed in .venv; remove .venv and set PYTHON="; exit 1; }
 	@# torch first: by itself it may come as the small CPU build; the rest then finds it in place.
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -28,8 +34,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## run the small reproduction to its report [PROFILE=mini SEEDS=1]
 	$(BIN)/python -m pipelines run --profile $(PROFILE) --seeds $(SEEDS)
 
-test: setup ## run the tests
+test: setup browser ## run the tests
 	$(BIN)/python -m pytest
+
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
+from rlpretrain.errors import UserError
 from rlpretrain.objectives import ema_update, information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings
@@ -159,6 +160,8 @@ class VerifiedAnswer:
         self.answers: dict[str, str] = {}
 
     def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        if not example.answer:
+            raise UserError(f"document {example.id} has no answer to verify; shard problems with answer_field set")
         self.answers[example.id] = example.answer
         return [Position(example.tokens[-self.max_context :], example.tokens[:0], example.id)]
 

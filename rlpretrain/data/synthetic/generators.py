@@ -19,11 +19,14 @@ def base(
     thought_fraction: float = 0.9,
     random_fraction: float = 0.35,
     correct_fraction: float = 0.5,
+    slip_fraction: float = 0.0,
 ) -> Iterator[Document]:
     """Problems with their answers, some of them with a thought: the base model learns that thoughts may stand anywhere.
 
     Of all documents ``thought_fraction`` carry a thought. Of these ``random_fraction`` hold idle chatter at a random
-    place; the others stand before the answer, where ``correct_fraction`` are the worked chain and the rest chatter.
+    place; the others stand before the answer, where ``correct_fraction`` are the worked chain and the rest chatter. Of the
+    chains ``slip_fraction`` hold a slip, as human work does: a reader that trusts every chain would be sure of a wrong
+    answer after a chain that went wrong, and thinking would not pay on average.
     """
     for problem, source, draws in _problems("base", documents, split, seed):
         text = problem.prompt + problem.answer
@@ -34,7 +37,7 @@ def base(
                 place = draws.randrange(1, len(text))
                 thought = OPEN + _chatter(draws) + CLOSE
             else:
-                content = problem.chain if draws.random() < correct_fraction else _chatter(draws)
+                content = _chain(problem, slip_fraction, draws) if draws.random() < correct_fraction else _chatter(draws)
                 thought = OPEN + content + CLOSE
         yield Document(text[:place] + thought + text[place:], "", "", source)
 
@@ -67,6 +70,10 @@ def _problems(purpose: str, documents: int, split: str, seed: int) -> Iterator[t
     for index in range(documents):
         name = names[index % len(names)]
         yield draw(FAMILIES[name], split == "test", draws), name, draws
+
+
+def _chain(problem: Problem, slip_fraction: float, draws: random.Random) -> str:
+    return problem.slipped(draws) if draws.random() < slip_fraction else problem.chain
 
 
 def _chatter(draws: random.Random) -> str:

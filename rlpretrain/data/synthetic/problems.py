@@ -33,6 +33,14 @@ class Problem:
     def answer(self) -> str:
         return self.chain[-1]
 
+    def slipped(self, random: random.Random) -> str:
+        """The chain with one step's digit wrong and the later steps taken from there, so that it ends in a wrong digit."""
+        off = random.randrange(1, MODULUS)
+        digits = [int(digit) for digit in self.chain]
+        for place in range(2 * random.randint(1, STEPS), len(digits), 2):
+            digits[place] = (digits[place] + off) % MODULUS
+        return "".join(map(str, digits))
+
     @property
     def is_test(self) -> bool:
         """Decided by the problem alone, so that no problem is ever on both sides."""

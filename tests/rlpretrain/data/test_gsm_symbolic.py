@@ -20,9 +20,9 @@ def test_no_story_of_the_test_part_is_told_in_the_train_part() -> None:
     )
     train = generate(documents=300, split="train", seed=0)
     assert [document.id for document in train if index.find(document.text)] == []
-    # The control: other numbers in the same stories are found.
+    # The control: the same stories with other names and numbers are found where thirteen words in a row stayed.
     again = list(generate(documents=50, split="test", seed=1))
-    assert sum(index.find(document.text) is not None for document in again) > 40
+    assert sum(index.find(document.text) is not None for document in again) > 10
 
 
 def test_forms() -> None:
