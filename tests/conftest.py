@@ -43,4 +43,3 @@ def s3_bucket(s3: EmbeddedS3) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(name)
     return f"s3://{name}"
-

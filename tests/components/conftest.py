@@ -44,7 +44,5 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = save_checkpoint(new_model(SHAPE, tokenizer, 0), tokenizer, folder, "base", 1, 1)
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     (folder / "timings.jsonl").write_text('{"step": 1, "time/step": 0.5}\n')
-    write_manifest(
-        folder, kind="checkpoint", settings={}, inputs={}, seed=0, facts=facts, volatile=("timings.jsonl",)
-    )
+    write_manifest(folder, kind="checkpoint", settings={}, inputs={}, seed=0, facts=facts, volatile=("timings.jsonl",))
     return folder

@@ -49,9 +49,9 @@ def test_a_new_base_model_depends_on_the_seed(shards: dict[str, Path], tmp_path:
     architecture = {"layers": 1, "width": 16, "heads": 2, "key_value_heads": 2, "feed_forward": 16}
     settings = {"objective": "base", "likelihood": LIKELIHOOD, "architecture": architecture}
     digests = [
-        run_stage("pretrain", {**settings, "seed": seed}, {"shards": shards["documents"]}, tmp_path / name).files[
-            "model/model.safetensors"
-        ].sha256
+        run_stage("pretrain", {**settings, "seed": seed}, {"shards": shards["documents"]}, tmp_path / name)
+        .files["model/model.safetensors"]
+        .sha256
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert digests[0] == digests[1] != digests[2]

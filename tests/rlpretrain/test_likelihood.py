@@ -66,7 +66,9 @@ def test_packing_keeps_every_document_whole(lengths: list[int], row_tokens: int)
 def test_packed_documents_do_not_attend_across_each_other() -> None:
     """Loss and gradient equal those of the documents one by one, prompts masked."""
     random = np.random.default_rng(0)
-    examples = [example(random.integers(4, 99, size).tolist(), prompt) for size, prompt in ((9, 0), (5, 3), (7, 2), (2, 0))]
+    examples = [
+        example(random.integers(4, 99, size).tolist(), prompt) for size, prompt in ((9, 0), (5, 3), (7, 2), (2, 0))
+    ]
     packed_model, plain_model = model(), model()
     packed = pack([Segment.of(e) for e in examples], 12)
     assert packed.tokens_NL.shape[0] == 2

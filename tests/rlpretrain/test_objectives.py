@@ -180,9 +180,7 @@ def test_gradient_reaches_thought_tokens_alone():
 
 def test_padding_of_minus_infinity_gives_no_nan():
     logprob = torch.tensor([[-1.0, float("-inf")]], requires_grad=True)
-    loss, _ = clipped_surrogate(
-        logprob, logprob.detach(), torch.ones(1), torch.tensor([[True, False]]), 0.2, 0.2
-    )
+    loss, _ = clipped_surrogate(logprob, logprob.detach(), torch.ones(1), torch.tensor([[True, False]]), 0.2, 0.2)
     loss.backward()
     assert bool(torch.isfinite(logprob.grad).all())
 

@@ -37,7 +37,9 @@ def base(
                 place = draws.randrange(1, len(text))
                 thought = OPEN + _chatter(draws) + CLOSE
             else:
-                content = _chain(problem, slip_fraction, draws) if draws.random() < correct_fraction else _chatter(draws)
+                content = (
+                    _chain(problem, slip_fraction, draws) if draws.random() < correct_fraction else _chatter(draws)
+                )
                 thought = OPEN + content + CLOSE
         yield Document(text[:place] + thought + text[place:], "", "", source)
 

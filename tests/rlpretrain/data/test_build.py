@@ -25,9 +25,7 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def build(
-    output: Path, settings: ShardDataSettings, benchmarks: Path | None = None
-) -> tuple[Path, dict[str, Any]]:
+def build(output: Path, settings: ShardDataSettings, benchmarks: Path | None = None) -> tuple[Path, dict[str, Any]]:
     output.mkdir()
     return output, build_shards(settings, benchmarks, output)
 
