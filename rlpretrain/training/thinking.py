@@ -5,12 +5,13 @@ new ones, and reward, advantage and loss share one forward pass. Shapes: B conte
 """
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,13 +86,13 @@ class ThinkingTrainer:
 
     def accumulate(
         self, positions: list[Position], thoughts: list[list[list[int]]], reference: PreTrainedModel | None = None
-    ) -> tuple[Counter[str], list[float]]:
+    ) -> tuple[dict[str, float], list[float]]:
         """Add the batch's gradient to the model, whole groups a pass; returns sums of metrics over the N thoughts
         and the first group's rewards."""
         settings = self.settings
         total = len(positions) * settings.group
         groups = max(1, settings.micro_batch // settings.group)
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
         first: list[float] = []
         for start in range(0, len(positions), groups):
             part = positions[start : start + groups]
@@ -118,7 +119,8 @@ class ThinkingTrainer:
                 sums["loss/kl"] += float(penalty.detach()) * len(repeated)
                 loss = loss + settings.kl_weight * penalty
             (loss * len(repeated) / total).backward()
-            sums.update(rewarded.metrics)
+            for name, value in rewarded.metrics.items():
+                sums[name] += value
             sums["loss/surrogate"] += float(loss.detach()) * len(repeated)
             sums["reward/mean"] += float(rewarded.reward_BG.sum())
             sums["thought/length"] += int(flat.lengths_N.sum())
@@ -129,7 +131,7 @@ class ThinkingTrainer:
             first = first or rewarded.reward_BG[0].tolist()
         return sums, first
 
-    def _keep(self, file, step: int, position: Position, group: list[list[int]], rewards: list[float]) -> None:
+    def _keep(self, file: TextIO, step: int, position: Position, group: list[list[int]], rewards: list[float]) -> None:
         following = self.tokenizer.decode(position.next_tokens[:1].tolist())
         for thought, reward in zip(group, rewards, strict=True):
             line = {
