@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlpretrain.artifacts import MANIFEST, Manifest, verify, write_manifest
+from rlpretrain.artifacts import MANIFEST, UNFINISHED, Manifest, verify, write_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
@@ -93,7 +93,11 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
         if spec.required and name not in inputs:
             raise UserError(f"{stage.name}: input '{name}' is missing; give --input {name}=PATH")
     digests = {name: verify(path, stage.inputs[name].kind).digest for name, path in sorted(inputs.items())}
-    _clear(output)
+    if publish_uri:
+        from rlpretrain.storage import connect, upload_folder  # boto3 is needed for publishing alone
+
+        connect(publish_uri)  # a missing bucket or wrong credentials are told now, not after the work
+    _start(output)
     facts = stage.run(settings, inputs, output)
     manifest = write_manifest(
         output,
@@ -105,19 +109,28 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
         volatile=stage.volatile,
     )
     if publish_uri:
-        from rlpretrain.storage import upload_folder  # boto3 is needed for publishing alone
-
         upload_folder(output, publish_uri)
     return manifest
 
 
-def _clear(output: Path) -> None:
-    """Make ``output`` an empty folder; what an unfinished attempt left there is dropped, a finished artifact is not."""
-    if (output / MANIFEST).exists():
-        raise UserError(f"{output} already holds a finished artifact; choose another --output or remove it")
-    if output.exists():
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
+def _start(output: Path) -> None:
+    """Make ``output`` an empty folder, marked as unfinished until its manifest is there.
+
+    What an unfinished attempt left there is dropped; a finished artifact and files of someone else are not.
+    """
+    try:
+        if (output / MANIFEST).exists():
+            raise UserError(f"{output} already holds a finished artifact; choose another --output or remove it")
+        if output.exists():
+            if any(output.iterdir()) and not (output / UNFINISHED).exists():
+                raise UserError(
+                    f"{output} holds files that no stage left there; give --output a new or an empty folder"
+                )
+            shutil.rmtree(output)
+        output.mkdir(parents=True)
+        (output / UNFINISHED).touch()
+    except OSError as error:
+        raise UserError(f"--output {output}: {error.strerror}; give a folder that can be written") from None
 
 
 def main(name: str, arguments: Iterable[str] | None = None) -> int:

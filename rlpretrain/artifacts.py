@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlpretrain.errors import UserError
 
 MANIFEST = "manifest.json"
+UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's output folder holds it from the start
 SCHEMA_VERSION = 1
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm_eval", "reasoning-gym")
 CODE_PACKAGES = ("rlpretrain", "components")
@@ -83,11 +84,10 @@ def write_manifest(
 ) -> Manifest:
     """Hash every file below ``folder`` and publish the manifest in one atomic rename. ``inputs`` maps names to digests."""
     wall_clock = set(volatile)
-    partial = folder / f".{MANIFEST}.partial"  # one may be left of an attempt that was killed: it is no content
     entries = {
         path.relative_to(folder).as_posix(): FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in (folder / MANIFEST, partial)
+        if path.is_file() and path not in (folder / MANIFEST, folder / UNFINISHED)
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,

@@ -1,6 +1,7 @@
 """The frame of every stage, around a stage that copies its input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from components import frame
 from components.frame import DEBUG, InputSpec, Stage, load_stage, main, run_component, run_stage
 from rlpretrain.artifacts import Manifest, read_manifest, verify, write_manifest
 from rlpretrain.errors import UserError
+from rlpretrain.s3server import EmbeddedS3
 from rlpretrain.settings import Settings
 
 
@@ -70,11 +72,33 @@ def test_the_same_work_has_the_same_digest_wherever_it_lies(tmp_path: Path) -> N
     assert first.volatile != second.volatile
 
 
-def test_what_an_unfinished_attempt_left_is_dropped(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "half.txt").write_text("half")
-    run(tmp_path, source=artifact(tmp_path / "source"))
-    assert not (tmp_path / "out" / "half.txt").exists()
+def test_what_an_unfinished_attempt_left_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(settings: CopySettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+        (output / "half.txt").write_text("half")
+        raise RuntimeError("broken")
+
+    source = artifact(tmp_path / "source")
+    with monkeypatch.context() as patch:
+        patch.setattr(frame, "load_stage", lambda name: replace(STAGE, run=breaks))
+        with pytest.raises(RuntimeError, match="broken"):
+            run(tmp_path, source=source)
+    assert (tmp_path / "out" / "half.txt").exists()
+    run(tmp_path, source=source)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "text.txt", "timings.jsonl"]
+
+
+def test_an_output_that_would_be_lost_or_cannot_be_written(tmp_path: Path) -> None:
+    source = artifact(tmp_path / "source")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(UserError, match="mine holds files that no stage left there"):
+        run(tmp_path, "mine", source=source)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    for output in ("mine/thesis.txt", "mine/thesis.txt/below"):
+        with pytest.raises(UserError, match=r"thesis\.txt.*: Not a directory; give a folder"):
+            run(tmp_path, output, source=source)
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path, "empty", source=source).kind == "checkpoint"
 
 
 def test_a_finished_artifact_is_not_overwritten(tmp_path: Path) -> None:
@@ -88,6 +112,13 @@ def test_publishing_puts_the_artifact_where_it_was_told(tmp_path: Path) -> None:
     source = artifact(tmp_path / "source")
     run_stage("pretrain", {}, {"source": source}, tmp_path / "out", f"file://{tmp_path}/published")
     assert verify(tmp_path / "published") == read_manifest(tmp_path / "out")
+
+
+def test_a_place_that_cannot_be_published_to_is_told_before_the_work(tmp_path: Path, s3: EmbeddedS3) -> None:
+    source = artifact(tmp_path / "source")
+    with pytest.raises(UserError, match="there is no bucket 'no-such-bucket'"):
+        run_stage("pretrain", {}, {"source": source}, tmp_path / "out", "s3://no-such-bucket/a")
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_inputs_are_named(tmp_path: Path) -> None:
