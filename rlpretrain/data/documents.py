@@ -8,6 +8,7 @@ from dataclasses import dataclass
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")  # page and paragraph breaks end a line too
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")  # C0 without tab and newline, DEL, C1, byte order mark
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, out of a broken \u escape; cannot be encoded
+_UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")  # all of the above, in one scan
 
 
 @dataclass(frozen=True)
@@ -37,5 +38,6 @@ class Document:
 
 def normalise(text: str) -> str:
     """NFC, every line end as \\n, control characters other than tab and newline removed, half characters as U+FFFD."""
-    text = _CONTROL.sub("", _LINE_END.sub("\n", text))
-    return unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))
+    if _UNUSUAL.search(text):
+        text = _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text)))
+    return unicodedata.normalize("NFC", text)

@@ -1,9 +1,12 @@
 """The normal form of documents."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlpretrain.data import documents
 from rlpretrain.data.documents import Document, normalise
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))  # half characters included
@@ -28,6 +31,16 @@ def test_normalising_twice_changes_nothing_and_an_id_exists(text: str, prompt: s
 )
 def test_normal_form(raw: str, normal: str) -> None:
     assert normalise(raw) == normal
+
+
+def test_one_scan_finds_every_character_that_is_not_kept() -> None:
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    slow = {
+        character
+        for pattern in (documents._LINE_END, documents._CONTROL, documents._SURROGATE)
+        for character in pattern.findall(everything)
+    }
+    assert set(documents._UNUSUAL.findall(everything)) == slow
 
 
 def test_blank_between_prompt_and_completion_is_kept() -> None:

@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
 
 from rlpretrain.data import tokenising
 from rlpretrain.data.documents import Document
@@ -11,6 +15,17 @@ from rlpretrain.models import load_tokenizer
 
 TOKENIZER = load_tokenizer("builtin:characters")
 EOS = TOKENIZER.eos_token_id
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    core = ByteLevelBPETokenizer()
+    core.train_from_iterator(["the cat and the dog sat on the mat"], min_frequency=1, show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core._tokenizer, eos_token="<eos>", additional_special_tokens=["<think>"]
+    )
+
+
+BYTES = byte_level_tokenizer()
 
 
 def ids(text: str) -> list[int]:
@@ -56,6 +71,15 @@ def test_beginning_of_sequence_only_when_the_tokenizer_asks_for_it() -> None:
     (example,) = Encoder(tokenizer)([Document("a")])
     assert isinstance(example, Example)
     assert example.tokens.tolist() == [tokenizer.bos_token_id, *ids("a"), EOS] and example.prompt_length == 1
+
+
+@given(st.lists(st.text(), min_size=1), st.text())
+def test_encoding_in_batches_gives_the_ids_that_a_model_is_prompted_with(texts: list[str], prompt: str) -> None:
+    results = Encoder(BYTES)([Document(text + "<think>.", prompt) for text in texts])
+    for text, result in zip(texts, results, strict=True):
+        assert isinstance(result, Example)
+        parts = [BYTES.encode(part, add_special_tokens=False) for part in (prompt, text + "<think>.")]
+        assert result.tokens.tolist() == [*parts[0], *parts[1], BYTES.eos_token_id]
 
 
 def test_order_and_content_are_the_same_in_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
