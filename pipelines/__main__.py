@@ -5,7 +5,7 @@ import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def compile_command(
 def run(
     profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")] = "mini",
     name: Annotated[str | None, typer.Option(help="name of the run; default: profile, time and seed")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="first seed")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="runs, with seeds one apart, compared together")] = 1,
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
@@ -68,7 +68,7 @@ def run(
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
-            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts.rstrip("/")))
+            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts))
         if seeds == 1:
             local.fetch_report(uris[0], report)
         else:
@@ -91,6 +91,7 @@ def compare(
     from pipelines.comparing import compare_uris
     from rlpretrain.settings import CompareSettings
 
+    local.make_folder(output, "--output")
     with local.storage(runs, endpoint):
         compare_uris(uris, output, CompareSettings(title=title))
     _summarise(output)
@@ -104,20 +105,33 @@ def _summarise(report: Path) -> None:
 
 
 def main() -> int:
-    """Exit code 0; 2 after one line on a user's mistake; 1 after the end of the log when a task broke."""
+    """Exit code 0; 2 after one line on a user's mistake; 1 after the end of the log when a task broke; 130 when stopped."""
     try:
-        app()
+        return app(standalone_mode=False) or 0
+    except typer.Abort:
+        return 130
     except UserError as error:
         if "--debug" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception as error:
+        if hasattr(error, "format_message"):  # the command line's own complaint, of classes that typer moves about
+            return _complain(error)
         if type(error).__name__ != "TaskFailed":
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+
+
+def _complain(error: Any) -> int:
+    """A wrong command, option or argument as one line; without any arguments, the help."""
+    message = " ".join(error.format_message().split())
+    if message:
+        print(f"error: {message.rstrip('.')}; see --help", file=sys.stderr)
+    else:
+        error.show()
+    return 2
 
 
 if __name__ == "__main__":

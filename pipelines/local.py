@@ -42,6 +42,7 @@ def storage(runs: Path, endpoint: str | None = None) -> Iterator[None]:
             yield
             return
         _reach_loopback_directly()
+        make_folder(runs / ".s3", "--runs")
         with EmbeddedS3(runs / ".s3") as server:
             for name in FOREIGN:
                 os.environ.pop(name, None)
@@ -69,16 +70,27 @@ def check_free(names: list[str], runs: Path) -> None:
             raise UserError(f"{runs / name} exists; choose another --name or remove it")
 
 
+def make_folder(folder: Path, flag: str) -> Path:
+    """The folder, made where it is missing; UserError, naming ``flag``, when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{flag}: {folder} cannot be made ({error.strerror}); give a folder that can be written"
+        ) from None
+    return folder
+
+
 def run_local(name: str, profile_name: str, profile: Profile, seed: int, runs: Path, artifacts_uri: str) -> str:
     """Run the reproduction to its end; returns the URI that holds its artifacts.
 
     The tasks' own folders go when the run is complete, for their artifacts are in storage; a failed run keeps them.
     Raises UserError with the failed stage's own line when a stage was given something wrong, else TaskFailed.
     """
-    folder = runs / name
+    create_bucket(artifacts_uri)
+    artifacts_uri = artifacts_uri.rstrip("/")
     uri = f"{artifacts_uri}/{name}"
-    create_bucket(uri)
-    folder.mkdir(parents=True)
+    folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), raise_on_error=True)
     pipeline = reproduction(profile_name, profile)

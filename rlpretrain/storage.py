@@ -275,7 +275,7 @@ def _store(uri: str) -> Store:
             return S3Store(bucket, prefix)
     elif uri.startswith("file:///"):
         return FileStore(Path(unquote(uri.removeprefix("file://"))))
-    elif uri and "://" not in uri and not uri.startswith("file:"):
+    elif uri and ":" not in uri.partition("/")[0]:  # "s3:/bucket" is a slip, not a folder
         return FileStore(Path(uri))
     raise UserError(f"'{uri}': not an address that can be read or written; write s3://BUCKET/PREFIX or file:///PATH")
 

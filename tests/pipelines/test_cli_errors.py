@@ -44,6 +44,9 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         ((*RUN, "--set", "rlp.objective=rlpt"), ("rlp.objective", "rlpt")),
         (("run", "--profile", "tiny", "--name", "../elsewhere"), ("--name ../elsewhere",)),
         (("run", "--profile", "tiny", "--name", "latest"), ("--name latest",)),
+        (("run", "--seed", "-1"), ("'--seed'", "greater than or equal to 0")),
+        (("run", "--sed", "1"), ("No such option: --sed",)),
+        (("compare",), ("Missing argument 'uris'",)),
     ],
 )
 def test_before_any_work(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -61,6 +64,20 @@ def test_a_mistake_that_only_a_stage_can_see(tmp_path: Path, s3: str) -> None:
     change = ("--set", "shard_benchmarks.sources.0.generator=nope")
     assert_one_line(pipelines(tmp_path, *RUN, *change), "unknown generator 'nope'", "mini_benchmarks")
     assert (tmp_path / "runs" / "mistake" / "log.txt").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, s3: str) -> None:
+    (tmp_path / "runs").write_text("a file")
+    assert_one_line(pipelines(tmp_path, *RUN), f"--runs: {tmp_path}/runs/mistake cannot be made (Not a directory)")
+    assert_one_line(pipelines(tmp_path, *RUN, AWS_ENDPOINT_URL_S3=""), "--runs: ", ".s3 cannot be made")
+    output = ("--output", str(tmp_path / "runs"))
+    assert_one_line(pipelines(tmp_path, "compare", "s3://rlp/a", *output), "--output: ", "cannot be made (File exists)")
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:/rlp/runs", ""])
+def test_artifacts_at_no_address(tmp_path: Path, s3: str, place: str) -> None:
+    assert_one_line(pipelines(tmp_path, *RUN, "--artifacts", place), f"'{place}': not an address")
+    assert not (tmp_path / "runs" / "mistake").exists()
 
 
 def test_storage_that_refuses_the_credentials(tmp_path: Path, s3: str) -> None:

@@ -170,7 +170,9 @@ def test_a_missing_object(place: str) -> None:
     assert "names no file" in refused(storage.read_bytes, f"{place}/")
 
 
-@pytest.mark.parametrize("uri", ["", "s3://", "s3:///key", "http://host/a", "gs://b/a", "file:a", "file://host/a"])
+@pytest.mark.parametrize(
+    "uri", ["", "s3://", "s3:///key", "s3:/bucket/a", "http://host/a", "gs://b/a", "file:a", "file://host/a"]
+)
 def test_other_addresses_are_refused(uri: str) -> None:
     assert "s3://BUCKET/PREFIX" in refused(storage.connect, uri)
 
