@@ -47,7 +47,17 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A randomly initialised Llama for ``tokenizer``, in fp32."""
+    """A randomly initialised Llama for ``tokenizer``, in fp32; UserError when the shape does not work out."""
+    if settings.width % settings.heads or settings.width // settings.heads % 2:
+        raise UserError(
+            f"architecture: width {settings.width} does not give {settings.heads} heads an even number of channels each; "
+            "mend width or heads"
+        )
+    if settings.heads % settings.key_value_heads:
+        raise UserError(
+            f"architecture: {settings.heads} heads cannot share {settings.key_value_heads} key_value_heads evenly; "
+            "give a divisor"
+        )
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from rlpretrain.errors import UserError
 from rlpretrain.models import token_id
 from rlpretrain.settings import ThoughtSettings
 
@@ -29,7 +30,9 @@ class ThoughtFormat:
 
     @classmethod
     def build(cls, settings: ThoughtSettings, tokenizer: PreTrainedTokenizerBase) -> "ThoughtFormat":
-        """Resolve delimiters to ids; UserError when the tokenizer does not hold them as single tokens."""
+        """Resolve delimiters to ids; UserError when they are one, or the tokenizer does not hold them as single tokens."""
+        if settings.open == settings.close:
+            raise UserError(f"thought: open and close are both '{settings.open}'; give two delimiters")
         opening = token_id(tokenizer, settings.open)
         closing = token_id(tokenizer, settings.close)
         prefix = tokenizer.encode(settings.prefix, add_special_tokens=False) if settings.prefix else []

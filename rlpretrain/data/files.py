@@ -90,8 +90,8 @@ def _jsonl(path: Path, columns: Sequence[str], where: str) -> Iterator[dict[str,
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where} line {number} is not JSON: {error}; mend the line") from None
+            except (ValueError, RecursionError) as error:  # also numbers and nesting beyond what Python reads
+                raise UserError(f"{where} line {number} is not JSON: {one_line(error)}; mend the line") from None
             if not isinstance(row, dict):
                 raise UserError(f"{where} line {number} is not a JSON object; mend the line")
             yield row

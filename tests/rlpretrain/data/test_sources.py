@@ -84,6 +84,8 @@ def test_a_missing_column_is_named_with_its_file(read: Reader, tmp_path: Path, k
     ("kind", "content", "message"),
     [
         ("jsonl", b'{"text": "a"}\n{broken\n', "x.jsonl line 2 is not JSON"),
+        ("jsonl", b"[" * 100_000, "x.jsonl line 1 is not JSON"),
+        ("jsonl", b'{"text": ' + b"9" * 5_000 + b"}", "x.jsonl line 1 is not JSON"),
         ("jsonl", b"[1]\n", "x.jsonl line 1 is not a JSON object"),
         ("jsonl", b'{"text": "\xff"}\n', "x.jsonl is not UTF-8"),
         ("jsonl", b'{"text": ["a"]}\n', "column 'text' holds a list"),
