@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
+from rlpretrain.errors import UserError
 from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.scoring import token_logprobs
 from rlpretrain.settings import FormatWarmupSettings, LikelihoodSettings, OptimizerSettings, ThinkingSettings
@@ -114,6 +115,11 @@ def _train(
         for step in range(1, steps + 1):
             with record.span("data"):
                 packed = pack(next(batches), row_tokens)
+            if not packed.learned_NL.any():
+                raise UserError(
+                    f"{label}: no document of step {step} has a token to learn: they are all prompt, or {row_tokens} tokens "
+                    "a row cut the rest off; shard texts or completions, or raise sequence_length"
+                )
             with record.span("update"):
                 loss, count = mean_nll(model, packed)
                 loss.backward()

@@ -120,3 +120,13 @@ def test_problems_without_an_answer(shards: dict[str, Path], checkpoint: Path, t
     inputs = {"shards": shards["documents"], "checkpoint": checkpoint}
     with pytest.raises(UserError, match="answer"):
         run_stage("reinforce", {"thinking": THINKING}, inputs, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("data", "sequence_length"), [("problems", 64), ("sft", 8)])
+def test_nothing_to_learn(
+    shards: dict[str, Path], checkpoint: Path, tmp_path: Path, data: str, sequence_length: int
+) -> None:
+    """Problems are all prompt; a row shorter than every prompt cuts the completions off."""
+    settings = {"likelihood": {**LIKELIHOOD, "sequence_length": sequence_length}}
+    with pytest.raises(UserError, match="sft: no document of step 1 has a token to learn"):
+        run_stage("finetune", settings, {"shards": shards[data], "checkpoint": checkpoint}, tmp_path / "out")
