@@ -91,29 +91,11 @@ def test_shards_of_another_tokenizer_are_refused(
         run_stage(stage, settings, {"shards": other, "checkpoint": checkpoint}, tmp_path / "out")
 
 
-def test_a_corrupted_shard_is_named(make_shards: Callable[..., Path], checkpoint: Path, tmp_path: Path) -> None:
-    damaged = make_shards(tmp_path / "damaged", "mini_documents")
-    shard = damaged / "train-00000.parquet"
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
-    settings = {"objective": "cpt", "likelihood": LIKELIHOOD}
-    with pytest.raises(UserError, match=r"train-00000\.parquet: corrupted"):
-        run_stage("pretrain", settings, {"shards": damaged, "checkpoint": checkpoint}, tmp_path / "out")
-
-
 def test_rlp_needs_a_base_model(shards: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'rlp' starts from a base model"):
         run_stage(
             "pretrain", {"objective": "rlp", "thinking": THINKING}, {"shards": shards["documents"]}, tmp_path / "out"
         )
-
-
-def test_thoughts_that_do_not_fit_the_model(shards: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
-    thinking = {**THINKING, "thought": {"budget": 400}}
-    inputs = {"shards": shards["documents"], "checkpoint": checkpoint}
-    with pytest.raises(UserError, match=r"the model has 96; lower"):
-        run_stage("pretrain", {"objective": "rlp", "thinking": thinking}, inputs, tmp_path / "out")
 
 
 def test_problems_without_an_answer(shards: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
