@@ -12,7 +12,7 @@ debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo "$(2): apt-get install $(1)"; exit 1; fi
 
-.PHONY: help setup demo test browser lint format compile clean
+.PHONY: help setup demo test browser bench lint format compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,12 @@ test: setup browser ## run the tests
 
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
+
+bench: setup ## time a step against TRL, SFT and the FLOP bound; an hour or two on two cores, alone on the machine
+	@# With the lock as constraint: what is measured is what is shipped.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16,<2"
+	@mkdir -p runs
+	$(BIN)/python -m tests.bench.step --json runs/bench.json
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .
