@@ -3,7 +3,9 @@
 import json
 import sys
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from tests.bench import step as bench
@@ -100,3 +102,29 @@ def test_a_missing_trl_and_a_bad_count_are_said_in_one_line(tmp_path, monkeypatc
 def test_the_plan_holds_what_is_asked_for():
     assert Case("long-16", "ours", "float32") in planned(None, None, ["float32"])
     assert planned(["small"], ["sft"], ["bfloat16"]) == [Case("small", "sft", "bfloat16")]
+
+
+def test_trl_gets_the_same_reward():
+    trl_step = pytest.importorskip("tests.bench.trl_step", reason="TRL is an extra", exc_type=ImportError)
+    tokenizer = tokenizer_of(TINY)
+    model, form, positions = model_of(TINY, tokenizer), form_of(TINY, tokenizer), positions_of(TINY)
+    thoughts = np.random.default_rng(0).integers(4, TINY.vocabulary, (len(positions), 2, TINY.thought)).tolist()
+    reward = trl_step.InformationGainReward(model, form, 3, Clock())
+    given = reward(
+        completion_ids=[thought for group in thoughts for thought in group],
+        context=[position.context.tolist() for position in positions for _ in range(2)],
+        next_token=[int(position.next_tokens[0]) for position in positions for _ in range(2)],
+    )
+
+    def log_evidence(tokens: list[int], token: int) -> torch.Tensor:
+        logits = model(torch.tensor([tokens])).logits[0, -1].index_fill(0, torch.tensor(form.delimiter_ids), -torch.inf)
+        return logits.log_softmax(dim=0)[token]
+
+    expected = []
+    with torch.no_grad():
+        for position, group in zip(positions, thoughts, strict=True):
+            token = int(position.next_tokens[0])
+            s_ema = log_evidence(position.context.tolist(), token)
+            for thought in group:
+                expected.append(log_evidence([*form.prompt(position.context), *thought, form.close_id], token) - s_ema)
+    assert given == pytest.approx([float(value) for value in expected], abs=1e-5)
