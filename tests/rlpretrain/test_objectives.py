@@ -1,4 +1,4 @@
-"""The paper's worked example, its three propositions on models small enough to sum exactly, and the gradients of eq. 8."""
+"""The paper's worked example, the advantage, the gradients of eq. 8; the propositions are in test_propositions.py."""
 
 import math
 
@@ -48,75 +48,6 @@ def test_worked_example_of_the_paper():
         policy = (policy.log() + 0.5 * advantage_BG[0]).softmax(dim=0)
         torch.testing.assert_close(policy, torch.tensor(updated, dtype=torch.float64), atol=1e-4, rtol=0)
         assert float(policy @ reward_BG[0]) == pytest.approx(after, abs=1e-4)
-
-
-def _enumerable(seed: int, contexts: int = 3, thoughts: int = 4, vocabulary: int = 5):
-    """Random exact distributions: p*(x|context), p_theta(x|context, thought), pbar(x|context), pi(thought|context)."""
-    random = torch.Generator().manual_seed(seed)
-
-    def distribution(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=random, dtype=torch.float64).mul(1.5).softmax(dim=-1)
-
-    return (
-        distribution(contexts, vocabulary),
-        distribution(contexts, thoughts, vocabulary),
-        distribution(contexts, vocabulary),
-        distribution(contexts, thoughts),
-    )
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_proposition_1_mean_gain_is_the_cross_entropy_reduction(seed):
-    truth, reasoned, baseline, _ = _enumerable(seed)
-    for context in range(truth.shape[0]):
-        tokens = torch.arange(truth.shape[1])
-        baseline_logprob = next_token_logprob(baseline[context].log().expand(len(tokens), -1), tokens)
-        for thought in range(reasoned.shape[1]):
-            reasoned_logprob = next_token_logprob(reasoned[context, thought].log().expand(len(tokens), -1), tokens)
-            gain = information_gain(reasoned_logprob.unsqueeze(-1), baseline_logprob).squeeze(-1)
-            mean_gain = (truth[context] * gain).sum()
-            cross_entropy_baseline = -(truth[context] * baseline[context].log()).sum()
-            cross_entropy_reasoned = -(truth[context] * reasoned[context, thought].log()).sum()
-            torch.testing.assert_close(mean_gain, cross_entropy_baseline - cross_entropy_reasoned)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_proposition_2_mean_log_evidence_is_a_lower_bound(seed):
-    _, reasoned, _, policy = _enumerable(seed)
-    mean_of_logs = torch.einsum("bg,bgv->bv", policy, reasoned.log())
-    log_of_mean = torch.einsum("bg,bgv->bv", policy, reasoned).log()
-    assert bool((mean_of_logs <= log_of_mean + 1e-12).all())
-    same = reasoned[:, :1].expand_as(reasoned)  # the thought does not matter: equality
-    torch.testing.assert_close(torch.einsum("bg,bgv->bv", policy, same.log()), same[:, 0].log())
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_proposition_3_mean_over_positions_is_the_sequence_difference(seed):
-    """Teacher forcing over documents of three tokens: each prefix is a context with its own distributions."""
-    random = torch.Generator().manual_seed(seed)
-    vocabulary, length, thoughts = 3, 3, 2
-
-    def table(*extra: int) -> list[torch.Tensor]:
-        return [
-            torch.randn(*[vocabulary] * t, *extra, vocabulary, generator=random, dtype=torch.float64).softmax(-1)
-            for t in range(length)
-        ]
-
-    truth, baseline, reasoned = table(), table(), table(thoughts)
-    policy = torch.rand(thoughts, generator=random, dtype=torch.float64)
-    policy /= policy.sum()
-    expected_reward = sequence_reasoned = sequence_baseline = torch.zeros((), dtype=torch.float64)
-    for document in torch.cartesian_prod(*[torch.arange(vocabulary)] * length):
-        x = document.tolist()
-        probability = math.prod(float(truth[t][tuple(x[:t])][x[t]]) for t in range(length))
-        for t in range(length):
-            before, token = tuple(x[:t]), x[t]
-            s_pred = (policy * reasoned[t][before][:, token].log()).sum()
-            s_ema = baseline[t][before][token].log()
-            expected_reward = expected_reward + probability * (s_pred - s_ema) / length
-            sequence_reasoned = sequence_reasoned - probability * s_pred / length
-            sequence_baseline = sequence_baseline - probability * s_ema / length
-    torch.testing.assert_close(expected_reward, sequence_baseline - sequence_reasoned)
 
 
 @given(REWARDS, st.floats(-10, 10))
