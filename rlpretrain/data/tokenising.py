@@ -5,10 +5,13 @@ Worker processes import this module, so it stays clear of torch and transformers
 
 import multiprocessing
 import os
+import pickle
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +23,9 @@ from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
 
 CHUNK_DOCUMENTS = 128
-CHUNK_CHARACTERS = 2**19  # a chunk of long documents ends earlier: while it is tokenised, a character takes some 30 bytes
+CHUNK_CHARACTERS = (
+    2**19
+)  # a chunk of long documents ends earlier: while it is tokenised, a character takes some 30 bytes
 
 
 @dataclass(frozen=True)
@@ -90,17 +95,21 @@ def encode_all(documents: Iterable[Document], encode: Encoder, workers: int) -> 
             yield from encode(chunk)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of the parent's libraries
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (encode,))
-    try:
-        waiting: deque[Future[list[Example | Dropped]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_run_worker, chunk))
-            if len(waiting) >= 2 * workers:
+    # The encoder travels in a file: it is larger than a pipe, so that workers would start one after another.
+    with tempfile.NamedTemporaryFile() as file:
+        pickle.dump(encode, file)
+        file.flush()
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (file.name,))
+        try:
+            waiting: deque[Future[list[Example | Dropped]]] = deque()
+            for chunk in chunks:
+                waiting.append(pool.submit(_run_worker, chunk))
+                if len(waiting) >= 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
                 yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -119,10 +128,10 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 _encode: Encoder | None = None  # set once in each worker process, so that tokenizer and index travel once
 
 
-def _start_worker(encode: Encoder) -> None:
+def _start_worker(encoder_file: str) -> None:
     global _encode
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _encode = encode
+    _encode = pickle.loads(Path(encoder_file).read_bytes())
 
 
 def _run_worker(chunk: list[Document]) -> list[Example | Dropped]:
