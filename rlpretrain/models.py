@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rlpretrain.errors import UserError
+from rlpretrain.linear import use_fast_linears
 from rlpretrain.settings import ArchitectureSettings
 
 CHARACTERS = "builtin:characters"
@@ -74,7 +75,9 @@ def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+    use_fast_linears(model)
+    return model
 
 
 def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel:
@@ -83,6 +86,7 @@ def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel
     fp32, because updates of 1e-6 vanish in bf16 weights. Raises UserError when it cannot be loaded.
     """
     model = _from_pretrained(AutoModelForCausalLM, str(name), revision, dtype=torch.float32)
+    use_fast_linears(model)
     model.eval()
     return model
 

@@ -126,6 +126,11 @@ class ShardDataSettings(Settings):
 # --- training -----------------------------------------------------------------------------------
 
 
+ComputeDtype = Literal["auto", "float32", "bfloat16"]
+_COMPUTE = "what forward and backward compute in, masters stay fp32; auto: bfloat16 where the hardware has it"
+_CHECKPOINTING = "compute activations again in the backward pass: less memory, more time"
+
+
 class ThoughtSettings(Settings):
     """What a thought looks like."""
 
@@ -167,7 +172,10 @@ class LikelihoodSettings(Settings):
 
     steps: int = Field(ge=0)
     batch_documents: int = Field(32, ge=1, description="documents a step")
-    sequence_length: int = Field(2048, ge=2, description="tokens a packed row")
+    sequence_length: int = Field(2048, ge=2, description="tokens of a document; longer ones are cut")
+    micro_batch: int = Field(64, ge=1, description="documents a forward pass; changes memory, not results")
+    compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
+    activation_checkpointing: bool = Field(False, description=_CHECKPOINTING)
     optimizer: OptimizerSettings = OptimizerSettings()
 
 
@@ -197,6 +205,9 @@ class ThinkingSettings(Settings):
     clip_high: float = Field(0.2, gt=0, description="eps_h of eq. 8 (paper: not stated)")
     kl_weight: float = Field(0.0, ge=0, description="beta of a KL penalty towards the initial model (paper: 0)")
     micro_batch: int = Field(64, ge=1, description="thoughts a forward pass; changes memory, not results")
+    rollout_batch: int = Field(512, ge=1, description="thoughts sampled together; changes memory and random draws")
+    compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
+    activation_checkpointing: bool = Field(False, description=_CHECKPOINTING)
     optimizer: OptimizerSettings = OptimizerSettings()
     prediction_tokens: int = Field(1, ge=1, description="rpt: tokens that must match after the thought")
 
@@ -270,6 +281,7 @@ class EvaluateSettings(Settings):
     max_new_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="questions a benchmark, for smoke runs")
     batch: int = Field(256, ge=1, description="sequences generated at a time")
+    compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     held_out: HeldOutGainSettings | None = HeldOutGainSettings()
     seed: int = 0
 

@@ -11,6 +11,7 @@ from rlpretrain.evaluation.information_gain import held_out_gain
 from rlpretrain.evaluation.run import run_suite
 from rlpretrain.settings import EvaluateSettings
 from rlpretrain.training.checkpoints import METRICS_FILE, TIMINGS_FILE, open_checkpoint
+from rlpretrain.training.precision import cast_parameters, compute_dtype
 
 KIND = "evaluation"
 SETTINGS = EvaluateSettings
@@ -26,6 +27,7 @@ VOLATILE = (TRAINING_TIMINGS,)
 def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
+    cast_parameters(model, compute_dtype(settings.compute_dtype, model.device))
     thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have
     figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought)
     gain: dict[str, Any] | None = None

@@ -50,6 +50,7 @@ def held_out_gain(
         forbidden_ids=set(form.forbidden_ids),
         seed=derived_seed(seed, "held-out thoughts"),
         batch=settings.batch,
+        stem=len(form.open_ids),
     )
     baseline_B = score_unthinking(model, form, positions, settings.exclude_delimiters, settings.batch)
     thoughts = Thoughts.from_lists([thought for group in groups for thought in group], form.close_id)
@@ -97,9 +98,9 @@ def _reasoned(
     size = max(1, settings.batch // settings.group)
     parts = []
     for start in range(0, len(positions), size):
-        repeated = [p for p in positions[start : start + size] for _ in range(settings.group)]
+        part = positions[start : start + size]
         flat = Thoughts.from_lists([t for g in groups[start : start + size] for t in g], form.close_id)
-        parts.append(score_thoughts(model, form, repeated, flat, settings.exclude_delimiters).reasoned_N)
+        parts.append(score_thoughts(model, form, part, flat, settings.exclude_delimiters).reasoned_N)
     return torch.cat(parts)
 
 

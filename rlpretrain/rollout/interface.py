@@ -2,9 +2,15 @@
 
 from typing import Protocol
 
+from transformers import PreTrainedModel
+
 
 class RolloutEngine(Protocol):
     """Samples `group` continuations of each prompt, token ids in and out."""
+
+    def use(self, model: PreTrainedModel) -> None:
+        """Sample from ``model`` from now on; called again when its weights have changed."""
+        ...
 
     def generate(
         self,
@@ -17,10 +23,12 @@ class RolloutEngine(Protocol):
         forbidden_ids: set[int],
         seed: int,
         batch: int,
+        stem: int = 0,
     ) -> list[list[list[int]]]:
         """Continuations by prompt and member of the group; a reached stop id is the continuation's last token.
 
         ``temperature`` 0 is greedy. ``forbidden_ids`` are never sampled: the policy is the model renormalised over the
-        rest. ``batch`` bounds the sequences decoded together. The same seed gives the same tokens on the CPU.
+        rest. ``batch`` bounds the sequences decoded together. The last ``stem`` tokens of a prompt
+        are its own: without them it may be a prefix of other prompts (places in one document), which share its computation. The same seed gives the same tokens on the CPU.
         """
         ...

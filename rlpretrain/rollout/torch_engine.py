@@ -1,20 +1,29 @@
-"""The torch engine: a prompt is prefilled once, its key-value cache branches to its group, finished rows leave the batch.
+"""The torch engine: a document is computed once for all thoughts that branch off it, finished rows leave the batch.
 
-Shapes: P prompts in a chunk, N = P x group rows, L padded prompt tokens, V vocabulary.
+Shapes: P prompts of a chunk, N = P x group rows, V vocabulary.
 """
+
+from itertools import groupby
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlpretrain.objectives import restrict_vocabulary
-from rlpretrain.scoring import logits_at
+from rlpretrain.rollout.decoders import Decoder, PlainDecoder, SharedPrefixDecoder
+from rlpretrain.shared_prefix import can_share_prefixes, share_prefixes
+
+SHRINK = 0.75  # the batch is cut to the rows still alive when they are fewer than this share of it
 
 
 class TorchEngine:
     """Samples from a transformers model in this process; satisfies `RolloutEngine`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def use(self, model: PreTrainedModel) -> None:
+        """See `RolloutEngine.use`."""
         self.model = model
 
     @torch.no_grad()
@@ -29,94 +38,81 @@ class TorchEngine:
         forbidden_ids: set[int],
         seed: int,
         batch: int,
+        stem: int = 0,
     ) -> list[list[list[int]]]:
         """See `RolloutEngine.generate`."""
         device = self.model.device
         random = torch.Generator(device=device).manual_seed(seed)
         forbidden = torch.tensor(sorted(forbidden_ids), dtype=torch.long, device=device)
         stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
-        # Prompts of like length share a chunk, so that little of it is padding.
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        chunk = max(1, batch // group)
         results: list[list[list[int]]] = [[] for _ in prompts]
         training = self.model.training
-        self.model.eval()
-        for start in range(0, len(order), chunk):
-            members = order[start : start + chunk]
-            rows = self._decode(
-                [prompts[index] for index in members], group, max_new_tokens, temperature, stops, forbidden, random
-            )
+        if training:  # not else: it would reset what single modules were told
+            self.model.eval()
+        for members in self._chunks(prompts, stem, max(1, batch // group)):
+            chosen = [prompts[index] for index in members]
+            if can_share_prefixes(self.model):
+                decoder: Decoder = SharedPrefixDecoder(self.model, chosen, stem, max_new_tokens)
+            else:
+                decoder = PlainDecoder(self.model, chosen)
+            rows = _decode(decoder, group, max_new_tokens, temperature, stops, forbidden, random)
             for place, index in enumerate(members):
                 results[index] = rows[place * group : (place + 1) * group]
-        self.model.train(training)
+        if training:
+            self.model.train()
         return results
 
-    def _decode(
-        self,
-        prompts: list[list[int]],
-        group: int,
-        max_new_tokens: int,
-        temperature: float,
-        stops: Tensor,
-        forbidden: Tensor,
-        random: torch.Generator,
-    ) -> list[list[int]]:
-        device = self.model.device
-        tokens_PL, mask_PL = _left_pad(prompts, device)
-        cache = DynamicCache(config=self.model.config)
-        logits_NV = self._step(tokens_PL, mask_PL, cache).repeat_interleave(group, dim=0)
-        cache.batch_repeat_interleave(group)
-        mask_NL = mask_PL.repeat_interleave(group, dim=0)
-        total = logits_NV.shape[0]
-        rows = torch.arange(total, device=device)  # which result each row of the shrinking batch writes to
-        sampled = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
-        lengths = torch.full((total,), max_new_tokens, dtype=torch.long, device=device)
-        done = torch.zeros(total, dtype=torch.bool, device=device)
-        for step in range(max_new_tokens):
-            token_N = _draw(restrict_vocabulary(logits_NV.float(), forbidden), temperature, random)
-            sampled[rows, step] = token_N
-            ends = torch.isin(token_N, stops) & ~done
-            lengths[rows[ends]] = step + 1
-            done = done | ends
-            alive = int((~done).sum())
-            if alive == 0 or step + 1 == max_new_tokens:
-                break
-            if alive <= 0.75 * len(done):
-                keep = (~done).nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
-                mask_NL, rows, token_N, done = mask_NL[keep], rows[keep], token_N[keep], done[keep]
-            mask_NL = torch.cat([mask_NL, mask_NL.new_ones(len(rows), 1)], dim=1)
-            logits_NV = self._step(token_N.unsqueeze(-1), mask_NL, cache)
-        ends_at = lengths.tolist()
-        return [row[:length] for row, length in zip(sampled.tolist(), ends_at, strict=True)]
-
-    def _step(self, tokens_NL: Tensor, mask_NL: Tensor, cache: DynamicCache) -> Tensor:
-        """Extend the cache by ``tokens_NL``; logits (N, V) after the last of them."""
-        positions_NL = (mask_NL.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens_NL.shape[1] :]
-        output = self.model.base_model(
-            input_ids=tokens_NL,
-            attention_mask=mask_NL,
-            position_ids=positions_NL,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return logits_at(self.model, output.last_hidden_state[:, -1])
+    def _chunks(self, prompts: list[list[int]], stem: int, size: int) -> list[list[int]]:
+        """Which prompts are decoded together: those of like length, and all of a document side by side."""
+        if can_share_prefixes(self.model):
+            _, trunk_of = share_prefixes([prompt[: len(prompt) - stem] for prompt in prompts])
+            order = sorted(range(len(prompts)), key=lambda index: (trunk_of[index], len(prompts[index])))
+            return [order[start : start + size] for start in range(0, len(order), size)]
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        equal = [list(part) for _, part in groupby(order, key=lambda index: len(prompts[index]))]
+        return [part[start : start + size] for part in equal for start in range(0, len(part), size)]
 
 
-def _left_pad(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    longest = max(len(prompt) for prompt in prompts)
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return tokens.to(device), mask.to(device)
+def _decode(
+    decoder: Decoder,
+    group: int,
+    max_new_tokens: int,
+    temperature: float,
+    stops: Tensor,
+    forbidden: Tensor,
+    random: torch.Generator,
+) -> list[list[int]]:
+    """The tokens of every row, up to and with its first stop id."""
+    logits_NV = decoder.start(group)
+    total, device = len(logits_NV), logits_NV.device
+    rows = torch.arange(total, device=device)  # which result each row of the shrinking batch writes to
+    sampled = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
+    lengths = torch.full((total,), max_new_tokens, dtype=torch.long, device=device)
+    done = torch.zeros(total, dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        token_N = _draw(restrict_vocabulary(logits_NV.float(), forbidden), temperature, random)
+        sampled[rows, step] = token_N
+        ends = torch.isin(token_N, stops) & ~done
+        lengths[rows[ends]] = step + 1
+        done = done | ends
+        alive = int((~done).sum())
+        if alive == 0 or step + 1 == max_new_tokens:
+            break
+        if alive <= SHRINK * len(done):
+            keep = (~done).nonzero().squeeze(-1)
+            decoder.keep(keep)
+            rows, token_N, done = rows[keep], token_N[keep], done[keep]
+        logits_NV = decoder.step(token_N)
+    return [row[:length] for row, length in zip(sampled.tolist(), lengths.tolist(), strict=True)]
 
 
 def _draw(logits_NV: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    """One token a row: the first whose cumulative probability exceeds a uniform draw; with temperature 0 the likeliest."""
     if temperature == 0:
         return logits_NV.argmax(dim=-1)
-    probabilities_NV = (logits_NV / temperature).softmax(dim=-1)
-    # argmax of p / Exp(1) is a draw from p, without a host round trip.
-    noise_NV = torch.empty_like(probabilities_NV).exponential_(generator=random)
-    return (probabilities_NV / noise_NV).argmax(dim=-1)
+    mass_NV = (logits_NV / temperature).softmax(dim=-1).cumsum(dim=-1)
+    total_N1 = mass_NV[:, -1:]
+    draw_N1 = torch.rand(total_N1.shape, generator=random, device=random.device) * total_N1
+    # Rounding must not reach the total, behind which no token lies.
+    draw_N1 = torch.minimum(draw_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
+    return torch.searchsorted(mass_NV, draw_N1, right=True).squeeze(-1)

@@ -1,9 +1,9 @@
 """The likelihood trainer: base training, CPT, SFT and the format warm-up maximise the likelihood of tokens under a mask.
 
-Documents are packed into rows and never attend across each other. Shapes: N rows, L tokens a row.
+Documents are packed into one sequence and never attend across each other. Shapes: N documents, R their tokens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
+from rlpretrain.lm_head import token_logprobs
 from rlpretrain.rollout.interface import RolloutEngine
-from rlpretrain.scoring import token_logprobs
+from rlpretrain.scoring import sequence_states
 from rlpretrain.settings import FormatWarmupSettings, LikelihoodSettings, OptimizerSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
-from rlpretrain.training.loop import Optimization, Record, derived_seed, numpy_random
+from rlpretrain.training.loop import Optimization, Record, checkpoint_activations, derived_seed, numpy_random
+from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.rewards import random_positions
 
 
@@ -36,96 +38,67 @@ class Segment:
         learned = np.arange(len(example.tokens)) >= max(1, example.prompt_length)
         return cls(example.tokens, learned)
 
-
-@dataclass(frozen=True)
-class Packed:
-    """Rows of whole documents, right-padded; a document attends to itself alone."""
-
-    tokens_NL: Tensor
-    positions_NL: Tensor  # counted from 0 in each document
-    document_NL: Tensor  # which document of the row a token belongs to; -1 is padding
-    learned_NL: Tensor  # bool
-
-    def attention_mask(self) -> Tensor:
-        """(N, 1, L, L), true where a token may look. Padding looks at itself, so that no softmax row is empty."""
-        length = self.tokens_NL.shape[1]
-        same = self.document_NL.unsqueeze(-1) == self.document_NL.unsqueeze(-2)
-        causal = torch.ones(length, length, dtype=torch.bool, device=same.device).tril()
-        return (same & causal).unsqueeze(1)
+    def cut(self, tokens: int) -> "Segment":
+        """The first ``tokens`` tokens."""
+        return Segment(self.tokens[:tokens], self.learned[:tokens])
 
 
-def pack(segments: Iterable[Segment], row_tokens: int) -> Packed:
-    """Longest documents first into the first row with room (first-fit decreasing); longer ones than a row are cut."""
-    cut = [Segment(s.tokens[:row_tokens], s.learned[:row_tokens]) for s in segments]
-    rows: list[list[Segment]] = []
-    room: list[int] = []
-    for segment in sorted(cut, key=lambda s: -len(s.tokens)):
-        size = len(segment.tokens)
-        place = next((i for i, left in enumerate(room) if left >= size), None)
-        if place is None:
-            rows.append([])
-            room.append(row_tokens)
-            place = len(rows) - 1
-        rows[place].append(segment)
-        room[place] -= size
-    width = row_tokens - min(room)
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    positions = np.zeros_like(tokens)
-    document = np.full_like(tokens, -1)
-    learned = np.zeros((len(rows), width), dtype=bool)
-    for row, members in enumerate(rows):
-        start = 0
-        for index, segment in enumerate(members):
-            span = slice(start, start + len(segment.tokens))
-            tokens[row, span] = segment.tokens
-            positions[row, span] = np.arange(len(segment.tokens))
-            document[row, span] = index
-            learned[row, span] = segment.learned
-            start = span.stop
-    return Packed(*(torch.from_numpy(array) for array in (tokens, positions, document, learned)))
+def total_nll(model: PreTrainedModel, segments: Sequence[Segment]) -> Tensor:
+    """The sum over all segments' learned tokens of the negative log-likelihood, in nats.
+
+    Documents stand side by side without padding and do not attend across each other.
+    """
+    hidden_RD, starts_N = sequence_states(model, [segment.tokens.tolist() for segment in segments])
+    rows, targets = [], []
+    for segment, start in zip(segments, starts_N.tolist(), strict=True):
+        places = np.flatnonzero(segment.learned)
+        rows.append(start + places - 1)  # the hidden state before a token predicts it
+        targets.append(segment.tokens[places])
+    rows_R, target_R = (torch.from_numpy(np.concatenate(p).astype(np.int64)).to(model.device) for p in (rows, targets))
+    logprob_R, _ = token_logprobs(model, hidden_RD[rows_R], target_R)
+    return -logprob_R.sum()
 
 
-def mean_nll(model: PreTrainedModel, packed: Packed) -> tuple[Tensor, int]:
-    """Mean negative log-likelihood (nats a token) over the learned tokens, and how many they are."""
-    device = model.device
-    hidden_NLD = model.base_model(
-        input_ids=packed.tokens_NL.to(device),
-        position_ids=packed.positions_NL.to(device),
-        attention_mask=packed.attention_mask().to(device),
-        use_cache=False,
-    ).last_hidden_state
-    targets = packed.learned_NL[:, 1:].to(device)
-    logprob_R, _ = token_logprobs(model, hidden_NLD[:, :-1][targets], packed.tokens_NL[:, 1:].to(device)[targets])
-    return -logprob_R.mean(), int(targets.sum())
+def accumulate(model: PreTrainedModel, segments: Sequence[Segment], micro_batch: int) -> tuple[float, int]:
+    """Add the gradient of the mean over all segments to the model, ``micro_batch`` a pass; returns loss and tokens."""
+    total = sum(int(segment.learned.sum()) for segment in segments)
+    loss = 0.0
+    for start in range(0, len(segments), micro_batch):
+        part = total_nll(model, segments[start : start + micro_batch]) / total
+        part.backward()
+        loss += float(part.detach())
+    return loss, total
 
 
 def _train(
     model: PreTrainedModel,
-    batches: Iterator[list[Segment]],
-    optimizer: OptimizerSettings,
-    steps: int,
-    row_tokens: int,
+    next_batch: Callable[[PreTrainedModel, int], list[Segment]],
+    settings: LikelihoodSettings,
     output: Path,
     label: str,
 ) -> int:
+    """Train ``model``, the fp32 masters, on what ``next_batch`` gives for the computing model and a step from 1."""
     tokens = 0
-    model.train()
-    optimization = Optimization(model, optimizer, steps)
-    with Record(output, steps, label) as record:
-        for step in range(1, steps + 1):
+    precision = MixedPrecision(model, compute_dtype(settings.compute_dtype, model.device))
+    precision.compute.train()
+    if settings.activation_checkpointing:
+        checkpoint_activations(precision.compute)
+    optimization = Optimization(model, settings.optimizer, settings.steps)
+    with Record(output, settings.steps, label) as record:
+        for step in range(1, settings.steps + 1):
             with record.span("data"):
-                packed = pack(next(batches), row_tokens)
-            if not packed.learned_NL.any():
+                segments = next_batch(precision.compute, step)
+            if not any(segment.learned.any() for segment in segments):
                 raise UserError(
-                    f"{label}: no document of step {step} has a token to learn: they are all prompt, or {row_tokens} tokens "
-                    "a row cut the rest off; shard texts or completions, or raise sequence_length"
+                    f"{label}: no document of step {step} has a token to learn: they are all prompt, or sequence_length "
+                    f"{settings.sequence_length} cut the rest off; shard texts or completions, or raise sequence_length"
                 )
             with record.span("update"):
-                loss, count = mean_nll(model, packed)
-                loss.backward()
+                loss, count = accumulate(precision.compute, segments, settings.micro_batch)
                 metrics = optimization.step()
+                precision.refresh()
             tokens += count
-            record.step(step, {"loss/nll": float(loss.detach()), "data/tokens": tokens, **metrics})
+            record.step(step, {"loss/nll": loss, "data/tokens": tokens, **metrics})
     model.eval()
     return tokens
 
@@ -135,11 +108,11 @@ def train_likelihood(
 ) -> int:
     """Take ``settings.steps`` steps on ``examples``; returns the number of tokens trained on. Updates ``model``."""
 
-    def batches() -> Iterator[list[Segment]]:
-        while True:
-            yield [Segment.of(example) for example in islice(examples, settings.batch_documents)]
+    def next_batch(_: PreTrainedModel, step: int) -> list[Segment]:
+        batch = islice(examples, settings.batch_documents)
+        return [Segment.of(example).cut(settings.sequence_length) for example in batch]
 
-    return _train(model, batches(), settings.optimizer, settings.steps, settings.sequence_length, output, label)
+    return _train(model, next_batch, settings, output, label)
 
 
 def warm_up_format(
@@ -158,19 +131,26 @@ def warm_up_format(
     own tokens alone, so that the warm-up teaches the template and not what to think.
     """
     form = ThoughtFormat.build(thinking.thought, tokenizer)
-    row_tokens = thinking.max_context + form.overhead + form.budget
 
-    def batches() -> Iterator[list[Segment]]:
-        step = 0
-        while True:
-            batch = list(islice(examples, settings.batch_documents))
-            yield _with_thoughts(
-                batch, engine, form, thinking, tokenizer.eos_token_id, derived_seed(seed, "warm-up", step)
-            )
-            step += 1
+    def next_batch(compute: PreTrainedModel, step: int) -> list[Segment]:
+        engine.use(compute)
+        batch = list(islice(examples, settings.batch_documents))
+        return _with_thoughts(
+            batch, engine, form, thinking, tokenizer.eos_token_id, derived_seed(seed, "warm-up", step)
+        )
 
-    optimizer = OptimizerSettings(learning_rate=settings.learning_rate)
-    return _train(model, batches(), optimizer, settings.steps, row_tokens, output, "format warm-up")
+    likelihood = LikelihoodSettings(
+        steps=settings.steps,
+        batch_documents=settings.batch_documents,
+        sequence_length=thinking.max_context + form.overhead + form.budget,
+        micro_batch=thinking.micro_batch,
+        compute_dtype=thinking.compute_dtype,
+        activation_checkpointing=thinking.activation_checkpointing,
+        optimizer=OptimizerSettings(learning_rate=settings.learning_rate),
+    )
+    tokens = _train(model, next_batch, likelihood, output, "format warm-up")
+    engine.use(model)
+    return tokens
 
 
 def _with_thoughts(

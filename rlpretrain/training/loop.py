@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlpretrain.errors import UserError
 from rlpretrain.settings import OptimizerSettings
@@ -29,6 +30,16 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep a layer's input alone for the backward pass, in which the layer is computed again."""
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = (
+                True  # what checkpointing asks for; the modules within, dropout above all, stay as they are
+            )
+
+
 class Optimization:
     """AdamW on fp32 weights with a learning-rate schedule and gradient clipping."""
 
@@ -39,7 +50,7 @@ class Optimization:
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
         self.parameters = parameters
         self.settings = settings
         self.steps = steps

@@ -20,6 +20,7 @@ from rlpretrain.objectives import ema_update, information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.training.precision import MixedPrecision, compute_dtype
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class InformationGain:
         self.form = form
         self.settings = settings
         self.eos = eos
-        self.teacher: PreTrainedModel | None = None
+        self.teacher: PreTrainedModel | None = None  # fp32
+        self.precision: MixedPrecision | None = None  # what the teacher computes with
 
     def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
         return random_positions(example, self.settings.positions, self.settings.max_context, self.eos, random)
@@ -87,12 +89,13 @@ class InformationGain:
     def begin_step(self, model: PreTrainedModel) -> None:
         if self.teacher is None:  # Algorithm 1: phi = theta on the first batch
             self.teacher = deepcopy(model).requires_grad_(False).eval()
+            self.precision = MixedPrecision(self.teacher, compute_dtype(self.settings.compute_dtype, model.device))
 
     def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
-        assert self.teacher is not None
+        assert self.precision is not None
         settings = self.settings
         baseline_B = score_unthinking(
-            self.teacher, self.form, positions, settings.exclude_delimiters, settings.micro_batch
+            self.precision.compute, self.form, positions, settings.exclude_delimiters, settings.micro_batch
         )
         reasoned_BG = scored.reasoned_N.view(len(positions), -1)
         gain_BG = information_gain(reasoned_BG, baseline_B)
@@ -104,8 +107,9 @@ class InformationGain:
         return Rewarded(gain_BG, metrics)
 
     def end_step(self, model: PreTrainedModel) -> None:
-        assert self.teacher is not None
+        assert self.teacher is not None and self.precision is not None
         ema_update(list(self.teacher.parameters()), list(model.parameters()), self.settings.ema_decay)
+        self.precision.refresh()
 
 
 class PrefixMatch:

@@ -22,7 +22,8 @@ from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.scoring import Position, score_thoughts
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
-from rlpretrain.training.loop import Optimization, Record, derived_seed, numpy_random
+from rlpretrain.training.loop import Optimization, Record, checkpoint_activations, derived_seed, numpy_random
+from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.rewards import Reward
 
 THOUGHTS_FILE = "thoughts.jsonl"
@@ -33,7 +34,7 @@ SAMPLED_STEPS = 20  # steps of a run whose first group of thoughts is kept for r
 class ThinkingTrainer:
     """Everything that one thinking objective needs; `train` runs it."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel  # the fp32 masters
     engine: RolloutEngine
     tokenizer: PreTrainedTokenizerBase
     form: ThoughtFormat
@@ -41,16 +42,23 @@ class ThinkingTrainer:
     settings: ThinkingSettings
     seed: int
 
+    def __post_init__(self) -> None:
+        """Prepare the model that computes; the engine samples from it."""
+        # No dropout anywhere: the policy that is scored is the policy that was sampled.
+        self.model.eval()
+        self.precision = MixedPrecision(self.model, compute_dtype(self.settings.compute_dtype, self.model.device))
+        if self.settings.activation_checkpointing:
+            checkpoint_activations(self.precision.compute)
+        self.engine.use(self.precision.compute)
+
     def train(self, examples: Iterator[Example], output: Path, label: str) -> int:
         """Take ``settings.steps`` steps; writes metrics, timings and sample thoughts; returns the tokens processed."""
         settings = self.settings
         optimization = Optimization(self.model, settings.optimizer, settings.steps)
-        reference = deepcopy(self.model).requires_grad_(False).eval() if settings.kl_weight > 0 else None
+        reference = deepcopy(self.precision.compute).requires_grad_(False) if settings.kl_weight > 0 else None
         random = numpy_random(self.seed, "positions")
         keep_every = max(1, settings.steps // SAMPLED_STEPS)
         tokens = 0
-        # No dropout anywhere: the policy that is scored is the policy that was sampled.
-        self.model.eval()
         with Record(output, settings.steps, label) as record, (output / THOUGHTS_FILE).open("w") as kept:
             for step in range(1, settings.steps + 1):
                 batch = list(islice(examples, settings.batch_contexts))
@@ -61,6 +69,8 @@ class ThinkingTrainer:
                 with record.span("update"):
                     totals, rewards = self.accumulate(positions, thoughts, reference)
                     metrics = optimization.step()
+                    self.precision.refresh()
+                    self.engine.use(self.precision.compute)
                 self.reward.end_step(self.model)
                 tokens += sum(len(p.context) for p in positions) * settings.group + int(totals["thought/length"])
                 count = len(positions) * settings.group
@@ -81,7 +91,8 @@ class ThinkingTrainer:
             stop_ids={self.form.close_id},
             forbidden_ids=set(self.form.forbidden_ids),
             seed=seed,
-            batch=max(self.settings.micro_batch, self.settings.group),
+            batch=max(self.settings.rollout_batch, self.settings.group),
+            stem=len(self.form.open_ids),
         )
 
     def accumulate(
@@ -97,9 +108,13 @@ class ThinkingTrainer:
         for start in range(0, len(positions), groups):
             part = positions[start : start + groups]
             flat = Thoughts.from_lists([t for g in thoughts[start : start + groups] for t in g], self.form.close_id)
-            repeated = [position for position in part for _ in range(settings.group)]
             scored = score_thoughts(
-                self.model, self.form, repeated, flat, settings.exclude_delimiters, self.reward.prediction_tokens
+                self.precision.compute,
+                self.form,
+                part,
+                flat,
+                settings.exclude_delimiters,
+                self.reward.prediction_tokens,
             )
             rewarded = self.reward(part, flat, scored)
             advantage_N = group_relative_advantage(rewarded.reward_BG).flatten()
@@ -114,14 +129,14 @@ class ThinkingTrainer:
             )
             if reference is not None:
                 with torch.no_grad():
-                    anchor = score_thoughts(reference, self.form, repeated, flat, settings.exclude_delimiters, 0)
+                    anchor = score_thoughts(reference, self.form, part, flat, settings.exclude_delimiters, 0)
                 penalty = kl_penalty(scored.logprob_NT, anchor.logprob_NT, mask_NT)
-                sums["loss/kl"] += float(penalty.detach()) * len(repeated)
+                sums["loss/kl"] += float(penalty.detach()) * len(flat.finished_N)
                 loss = loss + settings.kl_weight * penalty
-            (loss * len(repeated) / total).backward()
+            (loss * len(flat.finished_N) / total).backward()
             for name, value in rewarded.metrics.items():
                 sums[name] += value
-            sums["loss/surrogate"] += float(loss.detach()) * len(repeated)
+            sums["loss/surrogate"] += float(loss.detach()) * len(flat.finished_N)
             sums["reward/mean"] += float(rewarded.reward_BG.sum())
             sums["thought/length"] += int(flat.lengths_N.sum())
             sums["thought/cut_off"] += int((~flat.finished_N).sum())

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
@@ -24,7 +22,7 @@ from rlpretrain.settings import (
     ThoughtSettings,
 )
 from rlpretrain.thoughts import ThoughtFormat
-from rlpretrain.training.likelihood import Segment, mean_nll, pack, train_likelihood, warm_up_format
+from rlpretrain.training.likelihood import Segment, accumulate, total_nll, train_likelihood, warm_up_format
 from rlpretrain.training.loop import Optimization
 
 TOKENIZER = load_tokenizer("builtin:characters")
@@ -39,41 +37,15 @@ def example(tokens: list[int], prompt_length: int = 0) -> Example:
     return Example(str(tokens), np.array(tokens, dtype=np.int32), prompt_length, "", "test", "")
 
 
-LENGTHS = st.lists(st.integers(2, 12), min_size=1, max_size=12)
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(12, 30))
-def test_packing_keeps_every_document_whole(lengths: list[int], row_tokens: int) -> None:
-    documents = [np.full(length, 10 + index) for index, length in enumerate(lengths)]
-    packed = pack([Segment(tokens, np.arange(len(tokens)) > 0) for tokens in documents], row_tokens)
-    assert packed.tokens_NL.shape[1] <= row_tokens
-    found = {}
-    for row in range(packed.tokens_NL.shape[0]):
-        for index in packed.document_NL[row].unique().tolist():
-            inside = packed.document_NL[row] == index
-            if index >= 0:
-                tokens = packed.tokens_NL[row, inside]
-                found[int(tokens[0])] = len(tokens)
-                assert tokens.unique().numel() == 1
-                assert packed.positions_NL[row, inside].tolist() == list(range(len(tokens)))
-                assert packed.learned_NL[row, inside].tolist() == [False] + [True] * (len(tokens) - 1)
-            else:
-                assert not packed.learned_NL[row, inside].any()
-    assert found == {10 + index: length for index, length in enumerate(lengths)}
-
-
-def test_packed_documents_do_not_attend_across_each_other() -> None:
+@pytest.mark.parametrize("micro_batch", [1, 3, 64])
+def test_documents_side_by_side_do_not_attend_across_each_other(micro_batch: int) -> None:
     """Loss and gradient equal those of the documents one by one, prompts masked."""
     random = np.random.default_rng(0)
     examples = [
         example(random.integers(4, 99, size).tolist(), prompt) for size, prompt in ((9, 0), (5, 3), (7, 2), (2, 0))
     ]
     packed_model, plain_model = model(), model()
-    packed = pack([Segment.of(e) for e in examples], 12)
-    assert packed.tokens_NL.shape[0] == 2
-    loss, count = mean_nll(packed_model, packed)
-    loss.backward()
+    loss, count = accumulate(packed_model, [Segment.of(e) for e in examples], micro_batch)
     terms = []
     for e in examples:
         tokens = torch.tensor(e.tokens.tolist())
@@ -82,25 +54,31 @@ def test_packed_documents_do_not_attend_across_each_other() -> None:
     plain = torch.cat(terms)
     plain.mean().backward()
     assert count == len(plain) == 8 + 2 + 5 + 1
-    torch.testing.assert_close(loss, plain.mean(), atol=1e-5, rtol=1e-5)
+    assert loss == pytest.approx(float(plain.detach().mean()), abs=1e-5)
     for one, other in zip(packed_model.parameters(), plain_model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_document_longer_than_a_row_is_cut() -> None:
-    packed = pack([Segment.of(example(list(range(10, 40))))], 8)
-    assert packed.tokens_NL.tolist() == [list(range(10, 18))]
+def test_a_long_document_is_cut() -> None:
+    segment = Segment.of(example(list(range(10, 40)), prompt_length=3)).cut(8)
+    assert segment.tokens.tolist() == list(range(10, 18))
+    assert segment.learned.tolist() == [False] * 3 + [True] * 5
 
 
 def test_training_lowers_the_loss_and_counts_tokens(tmp_path: Path) -> None:
     corpus = cycle([example([5, 6, 7, 8, 1]), example([9, 10, 11, 1])])
     trained = model()
     settings = LikelihoodSettings(
-        steps=20, batch_documents=2, sequence_length=16, optimizer=OptimizerSettings(learning_rate=1e-2)
+        steps=20,
+        batch_documents=2,
+        sequence_length=16,
+        compute_dtype="float32",
+        optimizer=OptimizerSettings(learning_rate=1e-2),
     )
     tokens = train_likelihood(trained, corpus, settings, tmp_path, "test")
     assert tokens == 20 * (4 + 3)
-    loss, _ = mean_nll(trained, pack([Segment.of(e) for e in islice(corpus, 2)], 16))
+    with torch.no_grad():
+        loss = total_nll(trained, [Segment.of(e) for e in islice(corpus, 2)]) / (4 + 3)
     assert float(loss) < 0.5 < math.log(99)
 
 
@@ -121,7 +99,8 @@ def test_warm_up_learns_the_text_around_a_thought_and_not_the_thought(
     form = ThoughtFormat.build(thinking.thought, TOKENIZER)
     batches: list[list[Segment]] = []
     monkeypatch.setattr(
-        "rlpretrain.training.likelihood.pack", lambda segments, row: pack(batches.append(segments) or segments, row)
+        "rlpretrain.training.likelihood.accumulate",
+        lambda compute, segments, size: accumulate(compute, batches.append(segments) or segments, size),
     )
     warmed = model()
     documents = cycle([example([*range(20, 32), 1]), example([*range(40, 46), 1])])

@@ -37,6 +37,7 @@ def _trainer(tokenizer, **changes) -> ThinkingTrainer:
             "group": 3,
             "max_context": 16,
             "micro_batch": 3,
+            "compute_dtype": "float32",
             "thought": ThoughtSettings(budget=4, temperature=0.7, recap=2),
             "optimizer": OptimizerSettings(learning_rate=1e-3),
             **changes,
@@ -140,11 +141,10 @@ def test_random_thoughts_do_not_help_a_model_that_never_saw_one(tokenizer):
     positions = random_positions(example, 8, 16, tokenizer.eos_token_id, np.random.default_rng(0))
     noise = np.random.default_rng(1).integers(4, len(tokenizer), (len(positions), 3, 4)).tolist()
     flat = Thoughts.from_lists([thought for group in noise for thought in group], trainer.form.close_id)
-    repeated = [position for position in positions for _ in range(3)]
     from rlpretrain.scoring import score_thoughts
 
     with torch.no_grad():
-        scored = score_thoughts(model, trainer.form, repeated, flat, exclude_delimiters=True)
+        scored = score_thoughts(model, trainer.form, positions, flat, exclude_delimiters=True)
     baseline = score_unthinking(model, trainer.form, positions, exclude_delimiters=True)
     assert float((scored.reasoned_N.view(-1, 3) - baseline[:, None]).mean()) <= 0
 
