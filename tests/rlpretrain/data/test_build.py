@@ -76,6 +76,15 @@ def test_duplicates_and_short_documents_are_removed_and_counted(tmp_path: Path) 
     assert facts["too_short_removed"] == 1
 
 
+def test_a_benchmark_keeps_its_size(tmp_path: Path) -> None:
+    """An item that stands twice in a published set is asked twice."""
+    rows = [{"prompt": "sum+1+2=", "answer": "3"}] * 2
+    source = {"prompt_field": "prompt", "answer_field": "answer"}
+    settings = make_settings(write_rows(tmp_path / "items.jsonl", rows), purpose="evaluation", source=source)
+    folder, facts = build(tmp_path / "out", settings)
+    assert facts["documents"] == {"test": 2} and len(list(read_shards(folder, "test"))) == 2
+
+
 def test_planted_benchmark_items_are_removed_and_reported(tmp_path: Path) -> None:
     question = "a farmer has seven brown cows and buys four more how many cows stand in the field now"
     items = [{"prompt": question, "answer": "11"}, {"prompt": "sum+1+2=", "answer": "3"}]
@@ -115,29 +124,42 @@ def test_corpora_that_cannot_be_used(
 
 
 PROBE = """
-import json, resource, sys
+import json, os, sys, threading, time
 from pathlib import Path
+from rlpretrain.data import tokenising
 from rlpretrain.data.build import build_shards
 from rlpretrain.settings import ShardDataSettings
-rows, folder = int(sys.argv[1]), Path(sys.argv[2])
-corpus = folder / f"{rows}.jsonl"
-with corpus.open("w") as file:
-    for index in range(rows):
-        file.write(json.dumps({"text": f"{index} " + "word " * 60}) + "\\n")
-output = folder / f"out{rows}"
-output.mkdir()
-settings = {"tokenizer": {"name": "builtin:characters"}, "workers": 1, "shard_tokens": 200000,
-            "sources": [{"name": "s", "kind": "jsonl", "path": str(corpus)}]}
-build_shards(ShardDataSettings.model_validate(settings), None, output)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+workers, folder = int(sys.argv[1]), Path(sys.argv[2])
+tokenising.CHUNK_DOCUMENTS = 32  # small next to the small corpus already
+peak = 0
+
+def watch():  # not the kernel's own peak, which imports raised beyond what follows
+    global peak
+    while True:
+        peak = max(peak, int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        time.sleep(0.002)
+
+threading.Thread(target=watch, daemon=True).start()
+for rows in (600, 6000):
+    corpus = folder / f"{rows}.jsonl"
+    with corpus.open("w") as file:
+        for index in range(rows):
+            file.write(json.dumps({"text": f"{index} " + "word " * 600}) + "\\n")
+    output = folder / f"out{rows}"
+    output.mkdir()
+    peak = 0
+    settings = {"tokenizer": {"name": "builtin:characters"}, "workers": workers, "shard_tokens": 100000,
+                "sources": [{"name": "s", "kind": "jsonl", "path": str(corpus)}]}
+    build_shards(ShardDataSettings.model_validate(settings), None, output)
+    print(corpus.stat().st_size, peak)
 """
 
 
-def test_memory_stays_flat_as_the_corpus_grows_tenfold(tmp_path: Path) -> None:
-    peaks = []
-    for rows in (1500, 15000):
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE, str(rows), str(tmp_path)], capture_output=True, text=True, check=True
-        )
-        peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] <= 1.10 * peaks[0], peaks
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells a process's memory there")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_stays_flat_as_the_corpus_grows_tenfold(tmp_path: Path, workers: int) -> None:
+    """The peak grows by less than the text that was added: nothing keeps the documents, let alone their tokens."""
+    command = [sys.executable, "-c", PROBE, str(workers), str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (small, before), (large, after) = (map(int, line.split()) for line in said.splitlines()[-2:])
+    assert after - before < 0.6 * (large - small), (before, after)
