@@ -37,7 +37,7 @@ demo: setup ## run the small reproduction to its report [PROFILE=mini SEEDS=1]
 test: setup browser ## run the tests
 	$(BIN)/python -m pytest
 
-browser:
+browser: ## make sure that Chromium is there, which the tests open the report in
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
 
 bench: setup ## time a step against TRL, SFT and the FLOP bound; an hour or two on two cores, alone on the machine
