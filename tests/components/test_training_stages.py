@@ -45,6 +45,23 @@ def test_thinking_pretraining_leaves_a_model_its_curves_and_thoughts(
     assert load_model(tmp_path / "a" / "model").num_parameters() == manifests[0].facts["parameters"]
 
 
+def test_a_kl_penalty_is_offered_and_off(shards: dict[str, Path], checkpoint: Path, tmp_path: Path) -> None:
+    """It is nothing at the model it starts from, and holds the model back once that has moved."""
+    optimizer = {"learning_rate": 1e-2}
+    inputs = {"shards": shards["documents"], "checkpoint": checkpoint}
+    penalties, weights = {}, {}
+    for weight in (0.0, 5.0):
+        thinking = {**THINKING, "steps": 3, "kl_weight": weight, "optimizer": optimizer}
+        run = tmp_path / str(weight)
+        manifest = run_stage("pretrain", {"objective": "rlp", "thinking": thinking}, inputs, run)
+        weights[weight] = manifest.files["model/model.safetensors"].sha256
+        penalties[weight] = [line.get("loss/kl") for line in read_lines(run / "metrics.jsonl")]
+    assert penalties[0.0] == [None] * 3
+    first, *later = penalties[5.0]
+    assert abs(first) < 1e-6 and all(penalty > 1e-4 for penalty in later)
+    assert weights[0.0] != weights[5.0]
+
+
 def test_a_new_base_model_depends_on_the_seed(shards: dict[str, Path], tmp_path: Path) -> None:
     architecture = {"layers": 1, "width": 16, "heads": 2, "key_value_heads": 2, "feed_forward": 16}
     settings = {"objective": "base", "likelihood": LIKELIHOOD, "architecture": architecture}
