@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from rlpretrain.linear import linear, matmul
 from rlpretrain.objectives import restrict_vocabulary
 
-CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32; changes no value
+CHUNK_LOGITS = 2**22  # logits held at a time: 16 MiB in fp32; changes no value
 
 
 def logits_at(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class _TokenLogprobs(torch.autograd.Function):
             d_logits_CV = d_logits_CV.to(weight_VD.dtype)
             d_hidden_RD[rows] = matmul(d_logits_CV, weight_VD)
             if d_weight_VD is not None:
-                d_weight_VD += matmul(d_logits_CV.t(), hidden_RD[rows])
+                d_weight_VD.addmm_(d_logits_CV.t(), hidden_RD[rows])  # in place: another V x D would double the peak
             if d_bias_V is not None:
                 d_bias_V += d_logits_CV.sum(dim=0)
         return d_hidden_RD, d_weight_VD, d_bias_V, None, None, None
