@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-INTERVAL = 0.1  # seconds between two looks at the memory
+INTERVAL = 0.25  # seconds between two looks at the memory
 _PROGRAM = "import sys; from tests.bench.measure import child; child(*sys.argv[1:])"
 
 
