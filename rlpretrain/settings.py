@@ -4,11 +4,12 @@ Units stand in the descriptions. "paper" means arXiv 2510.01265; where the paper
 """
 
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlpretrain.errors import UserError
 
@@ -20,6 +21,9 @@ class Settings(BaseModel):
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+_SEED = Field(0, ge=0, lt=2**31)
 
 
 def parse_settings(cls: type[AnySettings], values: dict[str, Any], where: str = "settings") -> AnySettings:
@@ -61,7 +65,7 @@ def _short(value: Any) -> str:
 class SourceSettings(Settings):
     """One source of documents. ``kind`` says which of the other fields it reads."""
 
-    name: str = Field(description="Name of the source; becomes the `source` column of its documents")
+    name: str = Field(min_length=1, description="Name of the source; becomes the `source` column of its documents")
     kind: Literal["huggingface", "jsonl", "parquet", "text", "generator"]
     dataset: str | None = Field(None, description="huggingface: dataset id, for example openai/gsm8k")
     subset: str | None = Field(None, description="huggingface: configuration name of the dataset")
@@ -86,6 +90,8 @@ class SourceSettings(Settings):
         for field in needed:
             if getattr(self, field) is None:
                 raise ValueError(f"a source of kind '{self.kind}' needs '{field}'")
+        if "{prompt}" not in self.prompt_template:
+            raise ValueError("prompt_template must hold {prompt}, where the prompt goes")
         return self
 
 
@@ -120,7 +126,7 @@ class ShardDataSettings(Settings):
         13, ge=1, description="length, in words, of an n-gram shared with an evaluation item that removes a document"
     )
     workers: int = Field(2, ge=1, description="tokenising processes")
-    seed: int = 0
+    seed: int = _SEED
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -146,12 +152,15 @@ class ThoughtSettings(Settings):
     temperature: float = Field(0.7, gt=0, description="sampling temperature (paper: 0.7)")
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSettings(Settings):
-    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate (paper: 1e-6)")
+    learning_rate: float = Field(1e-6, gt=0, le=1, description="peak learning rate (paper: 1e-6)")
     final_learning_rate: float | None = Field(None, ge=0, description="at the last step; default: the peak (constant)")
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: int = Field(0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
 
@@ -226,7 +235,7 @@ class PretrainSettings(Settings):
         None, description="base: shared by every arm that starts from it"
     )
     thinking: ThinkingSettings | None = Field(None, description="rlp, rpt; for base: the thought format of the warm-up")
-    seed: int = 0
+    seed: int = _SEED
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -243,7 +252,7 @@ class FinetuneSettings(Settings):
     """Settings of the stage ``finetune`` (SFT)."""
 
     likelihood: LikelihoodSettings
-    seed: int = 0
+    seed: int = _SEED
 
 
 class ReinforceSettings(Settings):
@@ -251,9 +260,20 @@ class ReinforceSettings(Settings):
 
     thinking: ThinkingSettings
     answer_pattern: str = Field(
-        r"####\s*(\S+)", description="regular expression; the last match's first group is the answer"
+        r"####\s*(\S+)", description="regular expression; the last match's only group is the answer"
     )
-    seed: int = 0
+    seed: int = _SEED
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(f"needs one group, which holds the answer, and has {groups}")
+        return pattern
 
 
 # --- evaluation and comparison --------------------------------------------------------------------
@@ -283,7 +303,7 @@ class EvaluateSettings(Settings):
     batch: int = Field(256, ge=1, description="sequences generated at a time")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     held_out: HeldOutGainSettings | None = HeldOutGainSettings()
-    seed: int = 0
+    seed: int = _SEED
 
 
 class CompareSettings(Settings):
@@ -293,4 +313,4 @@ class CompareSettings(Settings):
     profile: str = ""
     confidence: float = Field(0.95, gt=0, lt=1)
     bootstrap_samples: int = Field(10_000, ge=100)
-    seed: int = 0
+    seed: int = _SEED

@@ -51,7 +51,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
     else:
         assert settings.thinking is not None
         form = ThoughtFormat.build(settings.thinking.thought, tokenizer)
-        check_lengths(model, form, settings.thinking)
+        check_lengths(model, form, settings.thinking, settings.thinking.prediction_tokens)
         reward: Reward
         if settings.objective == "rlp":
             reward = InformationGain(form, settings.thinking, tokenizer.eos_token_id)

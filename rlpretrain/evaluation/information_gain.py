@@ -17,6 +17,7 @@ from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, score_thoughts, score_unthinking
 from rlpretrain.settings import HeldOutGainSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.training.checkpoints import check_lengths
 from rlpretrain.training.loop import derived_seed, numpy_random
 from rlpretrain.training.rewards import random_positions
 
@@ -31,6 +32,7 @@ def held_out_gain(
     when the shards hold no held-out document.
     """
     form = ThoughtFormat.build(settings.thought, tokenizer)
+    check_lengths(model, form, settings)
     examples = [example for _, example in zip(range(settings.documents), read_shards(shards, "held_out"), strict=False)]
     if not examples:
         raise UserError(f"the shards in {shards.name} hold no held-out document; raise held_out_fraction of shard_data")

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
 from rlpretrain.models import load_model, load_tokenizer, save_model, tokenizer_digest
-from rlpretrain.settings import ThinkingSettings
+from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE
 
@@ -41,12 +41,14 @@ def save_checkpoint(
     }
 
 
-def check_lengths(model: PreTrainedModel, form: ThoughtFormat, settings: ThinkingSettings) -> None:
-    """UserError when context and thought together do not fit the model's positions."""
+def check_lengths(
+    model: PreTrainedModel, form: ThoughtFormat, settings: ThinkingSettings | HeldOutGainSettings, following: int = 1
+) -> None:
+    """UserError when context, thought and ``following`` predicted tokens do not fit the model's positions."""
     room = getattr(model.config, "max_position_embeddings", None)
-    needed = settings.max_context + form.overhead + form.budget + settings.prediction_tokens
+    needed = settings.max_context + form.overhead + form.budget + following
     if room is not None and needed > room:
         raise UserError(
-            f"thinking: max_context {settings.max_context} and thought.budget {form.budget} need {needed} positions with the "
+            f"max_context {settings.max_context} and thought.budget {form.budget} need {needed} positions with the "
             f"template, but the model has {room}; lower one of the two"
         )

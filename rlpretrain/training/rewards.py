@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
+from rlpretrain.evaluation.answers import same_answer
 from rlpretrain.objectives import ema_update, information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings
@@ -185,12 +186,7 @@ class VerifiedAnswer:
     def matches(self, response: list[int], answer: str) -> bool:
         """Whether the last match of the answer pattern in the response is the reference answer."""
         found = self.pattern.findall(self.tokenizer.decode(response, skip_special_tokens=False))
-        return bool(found) and _normalised(found[-1]) == _normalised(answer)
+        return bool(found) and same_answer(found[-1], answer)
 
     def end_step(self, model: PreTrainedModel) -> None:
         pass
-
-
-def _normalised(answer: str) -> str:
-    """Answers compare without outer blanks, thousands separators, a leading $ or a closing full stop."""
-    return answer.strip().removeprefix("$").rstrip(".").replace(",", "")

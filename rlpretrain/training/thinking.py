@@ -27,7 +27,7 @@ from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.rewards import Reward
 
 THOUGHTS_FILE = "thoughts.jsonl"
-SAMPLED_STEPS = 20  # steps of a run whose first group of thoughts is kept for reading
+SAMPLED_STEPS = 20  # most steps of a run whose first group of thoughts is kept for reading
 
 
 @dataclass
@@ -57,7 +57,7 @@ class ThinkingTrainer:
         optimization = Optimization(self.model, settings.optimizer, settings.steps)
         reference = deepcopy(self.precision.compute).requires_grad_(False) if settings.kl_weight > 0 else None
         random = numpy_random(self.seed, "positions")
-        keep_every = max(1, settings.steps // SAMPLED_STEPS)
+        keep_every = max(1, -(-settings.steps // SAMPLED_STEPS))
         tokens = 0
         with Record(output, settings.steps, label) as record, (output / THOUGHTS_FILE).open("w") as kept:
             for step in range(1, settings.steps + 1):
@@ -127,6 +127,7 @@ class ThinkingTrainer:
                 settings.clip_low,
                 settings.clip_high,
             )
+            sums["loss/surrogate"] += float(loss.detach()) * len(flat.finished_N)
             if reference is not None:
                 with torch.no_grad():
                     anchor = score_thoughts(reference, self.form, part, flat, settings.exclude_delimiters, 0)
@@ -136,7 +137,6 @@ class ThinkingTrainer:
             (loss * len(flat.finished_N) / total).backward()
             for name, value in rewarded.metrics.items():
                 sums[name] += value
-            sums["loss/surrogate"] += float(loss.detach()) * len(flat.finished_N)
             sums["reward/mean"] += float(rewarded.reward_BG.sum())
             sums["thought/length"] += int(flat.lengths_N.sum())
             sums["thought/cut_off"] += int((~flat.finished_N).sum())

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from rlpretrain.linear import use_fast_linears
 from rlpretrain.training.likelihood import Segment, accumulate
-from rlpretrain.training.loop import Optimization
+from rlpretrain.training.loop import Optimization, checkpoint_activations
+from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from tests.bench.clock import Clock
 from tests.bench.material import OPTIMIZER, documents_of, model_of, tokenizer_of
 from tests.bench.shapes import Shape
@@ -11,8 +13,10 @@ from tests.bench.shapes import Shape
 
 def likelihood_steps(shape: Shape, dtype: str, count: int) -> list[dict[str, float]]:
     """Seconds by phase of ``count`` updates of `train_likelihood`'s kind."""
-    assert dtype == "float32", "the likelihood trainer computes in the weights' dtype"
     model = model_of(shape, tokenizer_of(shape))
+    use_fast_linears(model)
+    precision = MixedPrecision(model, compute_dtype(dtype, model.device))
+    checkpoint_activations(precision.compute)  # as the thinking step it stands beside
     rows = -(-shape.tokens // shape.length)
     tokens = np.concatenate(documents_of(shape, rows, shape.length))[: shape.tokens]
     segments = [
@@ -20,12 +24,12 @@ def likelihood_steps(shape: Shape, dtype: str, count: int) -> list[dict[str, flo
         for part in np.split(tokens, range(shape.length, len(tokens), shape.length))
     ]
     optimization = Optimization(model, OPTIMIZER, count)
-    model.train()
     clock = Clock()
     steps = []
     for _ in range(count):
         with clock.span("update"):
-            accumulate(model, segments, len(segments))
+            accumulate(precision.compute, segments, max(1, len(segments) // shape.documents))
             optimization.step()
+            precision.refresh()
         steps.append(clock.take())
     return steps

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlpretrain.linear import FastLinear
 from rlpretrain.models import new_model
 from rlpretrain.scoring import Position
 from rlpretrain.settings import ArchitectureSettings, OptimizerSettings, ThoughtSettings
@@ -33,6 +35,7 @@ def tokenizer_of(shape: Shape) -> PreTrainedTokenizerBase:
 
 
 def model_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """As transformers builds it: our linear layers are for `use_fast_linears` to put in."""
     architecture = ArchitectureSettings(
         layers=shape.layers,
         width=shape.width,
@@ -41,7 +44,11 @@ def model_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
         feed_forward=shape.feed_forward,
         max_positions=2048,
     )
-    return new_model(architecture, tokenizer, SEED)
+    model = new_model(architecture, tokenizer, SEED)
+    for module in model.modules():
+        if isinstance(module, FastLinear):
+            module.__class__ = nn.Linear
+    return model
 
 
 def form_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> ThoughtFormat:

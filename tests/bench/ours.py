@@ -1,9 +1,12 @@
 """Our step by phase: rollout, update (the scored forward, its backward, the optimizer) and teacher."""
 
-from typing import Any
+from unittest import mock
 
 from transformers import PreTrainedModel
 
+from rlpretrain import scoring
+from rlpretrain.linear import use_fast_linears
+from rlpretrain.rollout import torch_engine
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, ScoredThoughts
 from rlpretrain.settings import ThinkingSettings
@@ -44,29 +47,22 @@ class _TimedGain(InformationGain):
             super().end_step(model)
 
 
-def _fast(shape: Shape, dtype: str) -> dict[str, Any]:
-    """Settings of the step as it is meant to be run."""
-    assert dtype == "float32", "the trainer computes in the weights' dtype"
-    return {}
-
-
-def _plain(shape: Shape, dtype: str) -> dict[str, Any]:
-    """Settings of the twin that shares nothing and batches simply; so far the same trainer."""
-    return _fast(shape, dtype)
-
-
-def _trainer(shape: Shape, changes: dict[str, Any], clock: Clock) -> ThinkingTrainer:
+def _trainer(shape: Shape, dtype: str, fast: bool, clock: Clock) -> ThinkingTrainer:
     tokenizer = tokenizer_of(shape)
     model = model_of(shape, tokenizer)
+    if fast:
+        use_fast_linears(model)
     settings = ThinkingSettings(
         steps=1,
         batch_contexts=shape.documents,
         positions=shape.positions,
         group=shape.group,
         max_context=shape.length,
+        micro_batch=shape.positions * shape.group,  # a document a pass
+        compute_dtype=dtype,
+        activation_checkpointing=fast,
         thought=thought_settings(shape),
         optimizer=OPTIMIZER,
-        **changes,
     )
     form = form_of(shape, tokenizer)
     reward = _TimedGain(form, settings, tokenizer.eos_token_id)
@@ -74,12 +70,11 @@ def _trainer(shape: Shape, changes: dict[str, Any], clock: Clock) -> ThinkingTra
     return ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, settings, SEED)
 
 
-def _steps(shape: Shape, count: int, changes: dict[str, Any]) -> Steps:
+def _steps(shape: Shape, dtype: str, count: int, fast: bool) -> Steps:
     clock = Clock()
-    trainer = _trainer(shape, changes, clock)
+    trainer = _trainer(shape, dtype, fast, clock)
     positions = positions_of(shape)
     optimization = Optimization(trainer.model, OPTIMIZER, count)
-    trainer.model.eval()
     steps = []
     for step in range(1, count + 1):
         with clock.span("rollout"):
@@ -89,14 +84,21 @@ def _steps(shape: Shape, count: int, changes: dict[str, Any]) -> Steps:
             trainer.reward.begin_step(trainer.model)
             trainer.accumulate(positions, thoughts)
             optimization.step()
+            trainer.precision.refresh()
             trainer.reward.end_step(trainer.model)
         steps.append(clock.take())
     return steps
 
 
 def fast_steps(shape: Shape, dtype: str, count: int) -> Steps:
-    return _steps(shape, count, _fast(shape, dtype))
+    """The step as it is meant to be run."""
+    return _steps(shape, dtype, count, fast=True)
 
 
 def plain_steps(shape: Shape, dtype: str, count: int) -> Steps:
-    return _steps(shape, count, _plain(shape, dtype))
+    """The plain twin: every thought carries its document, on transformers' own layers and cache."""
+    with (
+        mock.patch.object(scoring, "can_share_prefixes", return_value=False),
+        mock.patch.object(torch_engine, "can_share_prefixes", return_value=False),
+    ):
+        return _steps(shape, dtype, count, fast=False)

@@ -157,7 +157,7 @@ def test_random_thoughts_do_not_help_a_model_that_never_saw_one(tokenizer):
     with torch.no_grad():
         scored = score_thoughts(model, trainer.form, positions, flat, exclude_delimiters=True)
     baseline = score_unthinking(model, trainer.form, positions, exclude_delimiters=True)
-    assert float((scored.reasoned_N.view(-1, 3) - baseline[:, None]).mean()) <= 0
+    assert float((scored.reasoned_N.view(-1, 3) - baseline[:, None]).mean()) < -0.1
 
 
 def test_positions_are_distinct_tokens_of_the_text(tokenizer):
