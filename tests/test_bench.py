@@ -79,7 +79,8 @@ def test_medians_and_ratios():
 
 def test_a_measured_step_of_ours(tmp_path, monkeypatch):
     output = tmp_path / "bench.json"
-    command = ["step", "--json", str(output), "--shape", "tiny", "--contender", "ours", "sft", "--repeat", "1"]
+    command = ["step", "--json", str(output), "--shape", "tiny", "--contender", "ours", "sft"]
+    command += ["--dtype", "float32", "--repeat", "1"]
     monkeypatch.setattr(sys, "argv", command)
     assert bench.main() == 0
     result = json.loads(output.read_text())
@@ -100,8 +101,11 @@ def test_a_missing_trl_and_a_bad_count_are_said_in_one_line(tmp_path, monkeypatc
 
 
 def test_the_plan_holds_what_is_asked_for():
-    assert Case("long-16", "ours", "float32") in planned(None, None, ["float32"])
-    assert planned(["small"], ["sft"], ["bfloat16"]) == [Case("small", "sft", "bfloat16")]
+    everything = planned(None, None, None, has_bfloat16=True)
+    assert Case("long-16", "ours", "bfloat16") in everything
+    assert {case.dtype for case in everything if case.contender == "trl-tuned"} == {"float32"}
+    assert {case.dtype for case in planned(None, None, None, has_bfloat16=False)} == {"float32"}
+    assert planned(["small"], ["sft"], ["bfloat16"], True) == [Case("small", "sft", "bfloat16")]
 
 
 def test_trl_gets_the_same_reward():

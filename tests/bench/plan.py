@@ -53,13 +53,18 @@ class Sample:
         return sum(sum(step.values()) for step in self.steps) / len(self.steps)
 
 
-def planned(shapes: list[str] | None, contenders: list[str] | None, dtypes: list[str]) -> list[Case]:
-    """The cases of a run: what is asked for by name, or all that is measured by default."""
+def planned(
+    shapes: list[str] | None, contenders: list[str] | None, dtypes: list[str] | None, has_bfloat16: bool
+) -> list[Case]:
+    """The cases of a run: what is asked for by name, or all that is measured by default.
+
+    By default all compute in float32, so that the same work is compared, and ours once more in bfloat16 where there is any.
+    """
     return [
         Case(shape, contender, dtype)
         for shape in shapes or _MEASURED
         for contender in contenders or _MEASURED.get(shape, tuple(CONTENDERS))
-        for dtype in dtypes
+        for dtype in dtypes or (DTYPES if contender == "ours" and has_bfloat16 else DTYPES[:1])
     ]
 
 

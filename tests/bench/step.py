@@ -77,16 +77,20 @@ def record(samples: list[Sample], options: dict[str, object]) -> dict[str, objec
 
 
 def _machine() -> dict[str, object]:
-    processors = Path("/proc/cpuinfo")
-    lines = processors.read_text().splitlines() if processors.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     installed = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     return {
-        "processor": model or platform.processor(),
+        "processor": _processor("model name") or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in installed},
     }
+
+
+def _processor(field: str) -> str:
+    """What Linux says of the first processor; empty where nothing is said."""
+    processors = Path("/proc/cpuinfo")
+    lines = processors.read_text().splitlines() if processors.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,7 +99,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the table shows medians")
     parser.add_argument("--shape", nargs="+", choices=SHAPES, help="default: all but tiny")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, help="default: all that the shape is meant for")
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"], help="what is computed in")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, and bfloat16 for ours")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--warmup", type=int, default=1, help="steps of a process that do not count")
     parser.add_argument("--steps", type=int, default=1, help="steps of a process that count")
@@ -107,7 +111,7 @@ def run(given: argparse.Namespace) -> None:
     for name in ("repeat", "threads", "steps"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name} must be at least 1")
-    cases = planned(given.shape, given.contender, given.dtype)
+    cases = planned(given.shape, given.contender, given.dtype, "_bf16" in _processor("flags"))
     if any(case.contender.startswith("trl") for case in cases) and not importlib.util.find_spec("trl"):
         raise UserError("TRL is not installed; run `pip install 'trl>=1.16,<2'`, or name others with --contender")
     options = {name: str(value) if name == "json" else value for name, value in vars(given).items()}
