@@ -54,7 +54,7 @@ def student(seed: int) -> PreTrainedModel:
 @pytest.fixture
 def reward(seed: int) -> InformationGain:
     """The product's reward, with a teacher of its own."""
-    reward = InformationGain(FORM, ThinkingSettings(steps=1, positions=8), eos=None)
+    reward = InformationGain(FORM, ThinkingSettings(compute_dtype="float32", steps=1, positions=8), eos=None)
     reward.begin_step(llama(100 + seed))
     return reward
 
