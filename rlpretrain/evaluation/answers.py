@@ -1,9 +1,8 @@
-"""Reading an answer out of a response, and telling whether it is the reference answer."""
+"""Reading an answer out of a response."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,3 @@ class AnswerReader:
         if not close and self.opened:
             return None
         return None if self.think_open in rest else rest.strip()
-
-
-def same_answer(answer: str, reference: str) -> bool:
-    """Equal as text, or as numbers, whose thousands separators, leading $ and closing full stop do not count."""
-    if answer.strip() == reference.strip():
-        return True
-    value = _number(answer)
-    return value is not None and value == _number(reference)
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text.strip().removeprefix("$").removesuffix(".").replace(",", ""))
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None

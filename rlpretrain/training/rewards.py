@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlpretrain.answers import same_answer
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
-from rlpretrain.evaluation.answers import same_answer
 from rlpretrain.objectives import ema_update, information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlpretrain.evaluation.answers import AnswerReader, same_answer
+from rlpretrain.answers import same_answer
+from rlpretrain.evaluation.answers import AnswerReader
 from rlpretrain.evaluation.suites import Suite, load_suite
 
 
