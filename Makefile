@@ -40,7 +40,7 @@ test: setup browser ## run the tests
 browser: ## make sure that Chromium is there, which the tests open the report in
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
 
-bench: setup ## time a step against TRL, SFT and the FLOP bound; an hour or two on two cores, alone on the machine
+bench: setup ## time a step against TRL, SFT and the FLOP bound; long: leave it the machine alone
 	@# With the lock as constraint: what is measured is what is shipped.
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16,<2"
 	@mkdir -p runs
