@@ -18,6 +18,7 @@ from typing import Any
 
 from rlpretrain.artifacts import MANIFEST, UNFINISHED, Manifest, verify, write_manifest
 from rlpretrain.errors import UserError
+from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
 DEBUG = "RLP_DEBUG"
@@ -97,6 +98,7 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
         from rlpretrain.storage import connect, upload_folder  # boto3 is needed for publishing alone
 
         connect(publish_uri)  # a missing bucket or wrong credentials are told now, not after the work
+    keep_freed_memory()
     _start(output)
     facts = stage.run(settings, inputs, output)
     manifest = write_manifest(

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rlpretrain.errors import UserError
+from rlpretrain.gradients import use_direct_embeddings
 from rlpretrain.linear import use_fast_linears
 from rlpretrain.settings import ArchitectureSettings
 
@@ -76,8 +77,14 @@ def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    use_fast_linears(model)
+    use_fast_layers(model)
     return model
+
+
+def use_fast_layers(model: PreTrainedModel) -> None:
+    """Let linear layers and embeddings compute in ours; parameters, names and saved files stay as they are."""
+    use_fast_linears(model)
+    use_direct_embeddings(model)
 
 
 def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel:
@@ -86,7 +93,7 @@ def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel
     fp32, because updates of 1e-6 vanish in bf16 weights. Raises UserError when it cannot be loaded.
     """
     model = _from_pretrained(AutoModelForCausalLM, str(name), revision, dtype=torch.float32)
-    use_fast_linears(model)
+    use_fast_layers(model)
     model.eval()
     return model
 

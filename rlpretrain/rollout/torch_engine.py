@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlpretrain.linear import packed
 from rlpretrain.objectives import restrict_vocabulary
 from rlpretrain.rollout.decoders import Decoder, PlainDecoder, SharedPrefixDecoder
 from rlpretrain.shared_prefix import can_share_prefixes, share_prefixes
@@ -55,7 +56,8 @@ class TorchEngine:
                 decoder: Decoder = SharedPrefixDecoder(self.model, chosen, stem, max_new_tokens)
             else:
                 decoder = PlainDecoder(self.model, chosen)
-            rows = _decode(decoder, group, max_new_tokens, temperature, stops, forbidden, random)
+            with packed(self.model):
+                rows = _decode(decoder, group, max_new_tokens, temperature, stops, forbidden, random)
             for place, index in enumerate(members):
                 results[index] = rows[place * group : (place + 1) * group]
         if training:

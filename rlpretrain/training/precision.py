@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlpretrain.errors import UserError
+from rlpretrain.gradients import add_up_in
 from rlpretrain.settings import ComputeDtype
 
 
@@ -49,6 +50,7 @@ class MixedPrecision:
         cast_parameters(self.compute, dtype)
         self._pairs = list(zip(masters.parameters(), self.compute.parameters(), strict=True))
         for master, copy in self._pairs:
+            add_up_in(copy, master)
             if copy.requires_grad:
                 copy.register_post_accumulate_grad_hook(_hand_over_to(master))
 
@@ -61,7 +63,8 @@ class MixedPrecision:
 
 def _hand_over_to(master: Tensor) -> Any:
     def hand_over(copy: Tensor) -> None:
-        assert copy.grad is not None
+        if copy.grad is None:  # it is in the master already, see `gradients`
+            return
         gradient, copy.grad = copy.grad.float(), None
         master.grad = gradient if master.grad is None else master.grad.add_(gradient)
 

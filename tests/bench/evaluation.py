@@ -47,7 +47,7 @@ def evaluate(
     from rlpretrain.data.shards import Example, ShardWriter
     from rlpretrain.evaluation import engine_model
     from rlpretrain.evaluation.run import run_suite
-    from rlpretrain.linear import use_fast_linears
+    from rlpretrain.models import use_fast_layers
     from rlpretrain.settings import EvaluateSettings
     from tests.bench.material import model_of, tokenizer_of
 
@@ -63,7 +63,7 @@ def evaluate(
         # Sampled from the whole distribution but for padding, as ours is.
         model.generation_config.update(top_k=0, top_p=1.0, suppress_tokens=[tokenizer.pad_token_id])
     else:
-        use_fast_linears(model)
+        use_fast_layers(model)
     backend = engine_model.EngineModel if contender == "ours" else _hugging_face
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(engine_model, "EngineModel", backend):
         writer = ShardWriter(Path(folder), "test", 2**20)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlpretrain.linear import use_fast_linears
+from rlpretrain.models import use_fast_layers
 from rlpretrain.training.likelihood import Segment, accumulate
 from rlpretrain.training.loop import Optimization, checkpoint_activations
 from rlpretrain.training.precision import MixedPrecision, compute_dtype
@@ -14,7 +14,7 @@ from tests.bench.shapes import Shape
 def likelihood_steps(shape: Shape, dtype: str, count: int) -> list[dict[str, float]]:
     """Seconds by phase of ``count`` updates of `train_likelihood`'s kind."""
     model = model_of(shape, tokenizer_of(shape))
-    use_fast_linears(model)
+    use_fast_layers(model)
     precision = MixedPrecision(model, compute_dtype(dtype, model.device))
     checkpoint_activations(precision.compute)  # as the thinking step it stands beside
     rows = -(-shape.tokens // shape.length)

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlpretrain.gradients import DirectEmbedding
 from rlpretrain.linear import FastLinear
 from rlpretrain.models import new_model
 from rlpretrain.scoring import Position
@@ -34,8 +35,11 @@ def tokenizer_of(shape: Shape) -> PreTrainedTokenizerBase:
     )
 
 
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {FastLinear: nn.Linear, DirectEmbedding: nn.Embedding}
+
+
 def model_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """As transformers builds it: our linear layers are for `use_fast_linears` to put in."""
+    """As transformers builds it: our layers are for `use_fast_layers` to put in."""
     architecture = ArchitectureSettings(
         layers=shape.layers,
         width=shape.width,
@@ -46,8 +50,8 @@ def model_of(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
     )
     model = new_model(architecture, tokenizer, SEED)
     for module in model.modules():
-        if isinstance(module, FastLinear):
-            module.__class__ = nn.Linear
+        if type(module) in _PLAIN:
+            module.__class__ = _PLAIN[type(module)]
     return model
 
 

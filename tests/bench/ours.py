@@ -5,7 +5,7 @@ from unittest import mock
 from transformers import PreTrainedModel
 
 from rlpretrain import scoring
-from rlpretrain.linear import use_fast_linears
+from rlpretrain.models import use_fast_layers
 from rlpretrain.rollout import torch_engine
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, ScoredThoughts
@@ -51,7 +51,7 @@ def _trainer(shape: Shape, dtype: str, fast: bool, clock: Clock) -> ThinkingTrai
     tokenizer = tokenizer_of(shape)
     model = model_of(shape, tokenizer)
     if fast:
-        use_fast_linears(model)
+        use_fast_layers(model)
     settings = ThinkingSettings(
         steps=1,
         batch_contexts=shape.documents,

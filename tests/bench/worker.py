@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+from rlpretrain.memory import keep_freed_memory
 from tests.bench.plan import CONTENDERS, DTYPES
 from tests.bench.rate import matmul_rate
 from tests.bench.shapes import SHAPES
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1)
     given = parser.parse_args()
+    keep_freed_memory()  # for all contenders alike
     torch.set_num_threads(given.threads)
     with contextlib.redirect_stdout(sys.stderr):  # what the libraries print is no result
         measured = measure(given.shape, given.contender, given.dtype, given.warmup, given.steps)
