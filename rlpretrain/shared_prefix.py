@@ -24,6 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IMPLEMENTATION = "shared_prefix"  # its name among transformers' attention implementations
+FEW_SCORES = 2**22  # of all heads together, 16 MiB in fp32
 SHORT, PADDING = 8, 1.1  # a bucket's longest sequence: so many tokens and times longer than its shortest
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -232,27 +233,41 @@ class _InParts(torch.autograd.Function):
             outside = ~inside.unsqueeze(1)  # padding asks for nothing, with probability 0
             grad_nHSd = grad_nHSd.masked_fill(outside.unsqueeze(-1), 0.0)
             lse_nHS = lse[rows_nS].transpose(1, 2).masked_fill(outside, float("inf")).contiguous()
-            dq, dk, dv = _flash_backward(grad_nHSd, *padded, lse_nHS, 0.0, True, scale=scale)
+            dq, dk, dv = _part_backward([grad_nHSd, *padded], lse_nHS, True, scale)
             d_query[rows_nS[inside]] = dq.transpose(1, 2)[inside]
             d_key[rows_nS[inside]] = _summed(dk.transpose(1, 2)[inside], kv_heads)
             d_value[rows_nS[inside]] = _summed(dv.transpose(1, 2)[inside], kv_heads)
         for start, end, trunk, prefix in forest.places:
             rows, seen = slice(start, end), slice(trunk, trunk + prefix)
-            dq, dk, dv = _flash_backward(
-                _folded(grad[rows], kv_heads),
-                _folded(query[rows], kv_heads),
-                _heads_first(key[seen]),
-                _heads_first(value[seen]),
-                _folded(output[rows], kv_heads),
-                _folded(lse[rows].unsqueeze(-1), kv_heads).squeeze(-1),
-                0.0,
-                False,
-                scale=scale,
-            )
+            grad_folded, query_folded, output_folded = (_folded(t[rows], kv_heads) for t in (grad, query, output))
+            parts = [grad_folded, query_folded, _heads_first(key[seen]), _heads_first(value[seen]), output_folded]
+            lse_folded = _folded(lse[rows].unsqueeze(-1), kv_heads).squeeze(-1)
+            dq, dk, dv = _part_backward(parts, lse_folded, False, scale)
             d_query[rows] += _unfolded(dq, end - start)
             d_key[seen] += dk[0].transpose(0, 1)
             d_value[seen] += dv[0].transpose(0, 1)
         return d_query, d_key, d_value, None, None
+
+
+def _part_backward(parts: Sequence[Tensor], lse_nHS: Tensor, causal: bool, scale: float) -> Sequence[Tensor]:
+    """Gradients for query, key and value of one part. ``parts`` are the output's gradient, query, key, value and output.
+
+    aten's flash kernel takes two to six times as long in bf16 as matrix products do, as long as the scores are few.
+    """
+    grad, query, key, value, output = parts
+    if query.dtype == torch.float32 or lse_nHS.numel() * key.shape[2] > FEW_SCORES:
+        return _flash_backward(*parts, lse_nHS, 0.0, causal, scale=scale)
+    scores = (query @ key.transpose(-1, -2)).float().mul_(scale)
+    if causal:
+        length = key.shape[2]
+        scores += scores.new_full((length, length), float("-inf")).triu_(1)
+    weights = scores.sub_(lse_nHS.unsqueeze(-1)).exp_().to(query.dtype)
+    d_value = weights.transpose(-1, -2) @ grad
+    delta = (grad * output).sum(
+        dim=-1, keepdim=True, dtype=torch.float32
+    )  # every row's gradient weighted by its attention
+    d_scores = (grad @ value.transpose(-1, -2)).sub_(delta).mul_(weights).mul_(scale)
+    return d_scores @ key, d_scores.transpose(-1, -2) @ query, d_value
 
 
 def _padded(rows_nS: Tensor, *packed: Tensor) -> list[Tensor]:

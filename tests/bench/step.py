@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, help="default: all that the shape is meant for")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, and bfloat16 for ours")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--warmup", type=int, default=1, help="steps of a process that do not count")
+    parser.add_argument("--warmup", type=int, default=2, help="steps of a process that do not count")
     parser.add_argument("--steps", type=int, default=1, help="steps of a process that count")
     return parser.parse_args()
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import linear as plain_linear
 
 from rlpretrain import lm_head
-from rlpretrain.linear import FastLinear, linear, use_fast_linears
+from rlpretrain.linear import FastLinear, linear, packed, use_fast_linears
 from tests.rlpretrain.architectures import small_model
 
 
@@ -60,3 +60,29 @@ def test_fast_linears_keep_names_and_values() -> None:
     assert model.state_dict().keys() == twin.state_dict().keys()
     tokens = torch.tensor([[5, 6, 7]])
     torch.testing.assert_close(model(tokens).logits, twin(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cast_rows", [3, 2048])
+def test_evidence_of_a_bf16_model_is_exact(monkeypatch: pytest.MonkeyPatch, cast_rows: int) -> None:
+    monkeypatch.setattr(lm_head, "CAST_ROWS", cast_rows)
+    model = small_model("llama").bfloat16()
+    hidden = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        logits = lm_head.exact_logits_at(model, hidden)
+        exact = hidden.double() @ model.lm_head.weight.double().t()
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_layers_compute_the_same_and_only_while_asked() -> None:
+    model = small_model("llama").bfloat16()
+    use_fast_linears(model)
+    layer = model.model.layers[0].mlp.gate_proj
+    rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        plain = layer(rows)
+        with packed(model):
+            torch.testing.assert_close(layer(rows), plain, atol=2**-7, rtol=2**-7)
+            layer.weight.zero_()
+            assert layer(rows).abs().sum() > 0  # the copy's, where oneDNN has bf16
+        assert layer(rows).abs().sum() == 0

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import PreTrainedModel
 
+from rlpretrain import shared_prefix
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.shared_prefix import Forest, can_share_prefixes, run_plan, share_prefixes
 from tests.rlpretrain.architectures import HYBRID, SHARING, VOCABULARY, small_model
@@ -40,6 +41,23 @@ def ragged_forest(group: int) -> tuple[list, list, list]:
     places = [(0, 1), (0, 11), (0, 23), (1, 9), (2, 38)]
     branches = [tokens(random, int(length)) for length in random.integers(1, 20, len(places) * group)]
     return trunks, places, branches
+
+
+@pytest.mark.parametrize("few_scores", [0, shared_prefix.FEW_SCORES], ids=["flash", "products"])
+def test_gradients_in_bf16_are_those_of_fp32_but_for_rounding(monkeypatch: pytest.MonkeyPatch, few_scores: int) -> None:
+    monkeypatch.setattr(shared_prefix, "FEW_SCORES", few_scores)
+    forest = Forest(*ragged_forest(8))
+    rows = len(forest.tokens_R)
+    random = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(rows, heads, 16, generator=random).bfloat16() for heads in (4, 2, 2)]
+    direction = torch.randn(rows, 4, 16, generator=random).bfloat16()
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [leaf.to(dtype).requires_grad_() for leaf in leaves]
+        forest.attend(0, *inputs, scale=0.25).backward(direction.to(dtype))
+        found[dtype] = [tensor.grad.float() for tensor in inputs]
+    for exact, rounded in zip(*found.values(), strict=True):
+        assert (exact - rounded).norm() < 0.01 * exact.norm()
 
 
 @pytest.mark.parametrize("name", SHARING)
