@@ -22,7 +22,7 @@ from rich.console import Console
 
 from rlpretrain.errors import UserError
 from tests.bench.bound import step_bound
-from tests.bench.plan import CONTENDERS, DTYPES, Case, Sample, planned
+from tests.bench.plan import CONTENDERS, DTYPES, WARMUP, Case, Sample, planned
 from tests.bench.report import as_json, growth, matmul_rates, show, summarise
 from tests.bench.shapes import SHAPES
 
@@ -44,6 +44,10 @@ def sample(case: Case, threads: int, warmup: int, steps: int) -> Sample:
         raise RuntimeError(f"the measurement of {case} failed; its output stands above")
     others = None if machine is None else max(0.0, (_busy_seconds() or 0.0) - machine - own) / elapsed
     return Sample(case=case, others=others, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def _warmup(case: Case, given: int | None) -> int:
+    return WARMUP[case.contender] if given is None else given
 
 
 def _busy_seconds() -> float | None:
@@ -101,7 +105,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, help="default: all that the shape is meant for")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, and bfloat16 for ours")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--warmup", type=int, default=2, help="steps of a process that do not count")
+    parser.add_argument(
+        "--warmup", type=int, help="steps of a process that do not count; default: 2 for ours, 1 for slow ones"
+    )
     parser.add_argument("--steps", type=int, default=1, help="steps of a process that count")
     return parser.parse_args()
 
@@ -118,7 +124,7 @@ def run(given: argparse.Namespace) -> None:
     samples: list[Sample] = []
     for turn in range(given.repeat):
         for number, case in enumerate(cases, start=1):
-            samples.append(one := sample(case, given.threads, given.warmup, given.steps))
+            samples.append(one := sample(case, given.threads, _warmup(case, given.warmup), given.steps))
             text = f"round {turn + 1}/{given.repeat}, {number}/{len(cases)}: {case}: {one.seconds:.2f} s a step"
             if one.others is not None and one.others > BUSY_CORES:
                 text += f", disturbed: other processes kept {one.others:.1f} cores busy"
