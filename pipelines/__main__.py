@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.arms import DEFAULT_ARMS, parse_arms
 from pipelines.profile import load_profile, names, parse_changes
 from rlpretrain.errors import UserError
 
@@ -17,6 +18,10 @@ Endpoint = Annotated[
     str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
 ]
 Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
+Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="show all output, and tracebacks of mistakes")]
 
 
@@ -24,19 +29,40 @@ Debug = Annotated[bool, typer.Option("--debug", help="show all output, and trace
 def compile_command(
     profile: Annotated[str | None, typer.Option(help="profile to compile; default: all")] = None,
     check: Annotated[bool, typer.Option("--check", help="write nothing, fail when a file is stale")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="file to write one pipeline to, with --arms and --set; default: pipelines/compiled"),
+    ] = None,
+    arms: Arms = None,
+    change: Changes = None,
 ) -> None:
-    """Write pipelines/compiled/*.yaml, the DAG as Kubeflow takes it."""
-    from pipelines.compiling import compiled_text
+    """Write pipelines/compiled/*.yaml, the DAG as Kubeflow takes it, or one of your own choice to --output."""
+    from pipelines.compiling import checked_in, compiled_text
 
-    for name in [profile] if profile else names():
-        path = Path(str(files("pipelines").joinpath("compiled", f"reproduction-{name}.yaml")))
-        text = compiled_text(name)
-        if not check:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            print(f"pipelines/compiled/{path.name}")
-        elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            raise UserError(f"pipelines/compiled/{path.name} is stale; run `make compile`")
+    if output is not None:
+        if profile is None:
+            raise UserError("--output: name the --profile to compile")
+        text = compiled_text(profile, load_profile(profile, parse_changes(change or [])), _arms(arms))
+        output.write_text(text, encoding="utf-8")
+        print(output)
+        return
+    if arms or change:
+        raise UserError("--arms and --set go with --output FILE; pipelines/compiled holds the profiles as they are")
+    if profile is not None:
+        load_profile(profile)
+    for name, (its_profile, its_arms) in checked_in().items():
+        if profile in (None, its_profile):
+            _compile(name, compiled_text(its_profile, arms=its_arms), check)
+
+
+def _compile(name: str, text: str, check: bool) -> None:
+    path = Path(str(files("pipelines").joinpath("compiled", name)))
+    if not check:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"pipelines/compiled/{name}")
+    elif not path.exists() or path.read_text(encoding="utf-8") != text:
+        raise UserError(f"pipelines/compiled/{name} is stale; run `make compile`")
 
 
 @app.command()
@@ -45,15 +71,15 @@ def run(
     name: Annotated[str | None, typer.Option(help="name of the run; default: profile, time and seed")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="first seed")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="runs, with seeds one apart, compared together")] = 1,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
-    ] = None,
+    arms: Arms = None,
+    change: Changes = None,
     artifacts: Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")] = "s3://rlp/runs",
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
     debug: Debug = False,
 ) -> None:
     """Run the reproduction on this machine to its report."""
+    chosen = _arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
     from pipelines.comparing import compare_uris
@@ -68,7 +94,7 @@ def run(
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
-            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts))
+            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts, chosen))
         if seeds == 1:
             local.fetch_report(uris[0], report)
         else:
@@ -95,6 +121,10 @@ def compare(
     with local.storage(runs, endpoint):
         compare_uris(uris, output, CompareSettings(title=title))
     _summarise(output)
+
+
+def _arms(text: str | None) -> tuple[str, ...]:
+    return DEFAULT_ARMS if text is None else parse_arms(text)
 
 
 def _summarise(report: Path) -> None:

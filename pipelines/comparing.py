@@ -23,7 +23,7 @@ def _fetch(uri: str, folder: Path) -> dict[Key, Path]:
     found = {}
     for arm in ARMS:
         for stage in STAGES:
-            place = f"{uri}/evaluate-{arm}-{stage}"
+            place = f"{uri}/evaluate-{arm.replace('_', '-')}-{stage}"
             if place in present:
                 found[arm, stage] = folder / f"{arm}-{stage}"
                 download_folder(place, found[arm, stage])

@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from kfp import local
 
 from components.frame import DEBUG
+from pipelines.arms import DEFAULT_ARMS
 from pipelines.profile import Profile
 from pipelines.progress import Progress, captured, stage_error, tail
 from pipelines.reproduction import reproduction, task_names
@@ -81,7 +82,15 @@ def make_folder(folder: Path, flag: str) -> Path:
     return folder
 
 
-def run_local(name: str, profile_name: str, profile: Profile, seed: int, runs: Path, artifacts_uri: str) -> str:
+def run_local(
+    name: str,
+    profile_name: str,
+    profile: Profile,
+    seed: int,
+    runs: Path,
+    artifacts_uri: str,
+    arms: Sequence[str] = DEFAULT_ARMS,
+) -> str:
     """Run the reproduction to its end; returns the URI that holds its artifacts.
 
     The tasks' own folders go when the run is complete, for their artifacts are in storage; a failed run keeps them.
@@ -93,7 +102,7 @@ def run_local(name: str, profile_name: str, profile: Profile, seed: int, runs: P
     folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), raise_on_error=True)
-    pipeline = reproduction(profile_name, profile)
+    pipeline = reproduction(profile_name, profile, arms)
     progress = Progress(task_names(pipeline))
     try:
         with captured(log, progress, everything=bool(os.environ.get(DEBUG))):

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.arms import DERIVED, add_derived_arms
 from rlpretrain.errors import UserError
 from rlpretrain.settings import (
     CompareSettings,
@@ -30,6 +31,8 @@ class Profile(Settings):
     base: PretrainSettings
     cpt: PretrainSettings
     rlp: PretrainSettings
+    cpt_flops: PretrainSettings
+    rpt: PretrainSettings
     sft: FinetuneSettings
     rlvr: ReinforceSettings
     evaluate: EvaluateSettings
@@ -43,13 +46,21 @@ def names() -> list[str]:
 
 
 def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
-    """A profile with ``changes`` (dotted field to value) applied; UserError for an unknown profile or setting."""
+    """A profile with ``changes`` (dotted field to value) applied; UserError for an unknown profile or setting.
+
+    Arms that follow from another arm's settings follow from the changed ones, unless the profile holds their own.
+    """
     if name not in names():
         raise UserError(f"unknown profile '{name}'; known: {', '.join(names())}")
     values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
     values.pop("shared", None)  # holds YAML anchors alone
-    for field, value in (changes or {}).items():
-        _set(values, field, value)
+    changes = changes or {}
+    late = {field for field in changes if field.partition(".")[0] in DERIVED}
+    for field in changes.keys() - late:
+        _set(values, field, changes[field])
+    add_derived_arms(values)
+    for field in late:
+        _set(values, field, changes[field])
     return parse_settings(Profile, values, f"profile {name}")
 
 

@@ -1,8 +1,10 @@
-"""The reproduction's DAG: base, CPT and RLP arms, each evaluated after pretraining, SFT and RLVR, then compared.
+"""The reproduction's DAG: the arms, each evaluated after pretraining, SFT and RLVR, then compared.
 
 One definition runs on a laptop and on a cluster. Post-training settings and data are the same for every arm.
 """
 
+from collections.abc import Sequence
+from inspect import Parameter, Signature
 from typing import Any
 
 from kfp import dsl
@@ -14,100 +16,111 @@ from components.finetune.component import finetune
 from components.pretrain.component import pretrain, train_base
 from components.reinforce.component import reinforce
 from components.shard_data.component import shard_benchmarks, shard_data
+from pipelines.arms import DEFAULT_ARMS
 from pipelines.profile import Profile
 
+# Parameters of a run with their defaults, and those that hold a stage's settings with the profile's field; each described.
+_RUN = {
+    "run_name": ("reproduction", "Name of the run, the last part of its place in storage."),
+    "seed": (0, "Seed of data order, thoughts and evaluation; a seed repeats a run."),
+    "artifacts_uri": ("s3://rlp/runs", "s3:// place that the run's artifacts are published under."),
+    "code_digest": (
+        "",
+        "Digest of the code, for KFP's cache sees neither changed packages nor moved image tags; any text works.",
+    ),
+}
+_STAGES = {
+    "benchmarks": ("shard_benchmarks", "Settings of sharding the benchmarks."),
+    "base_corpus": ("shard_base_corpus", "Settings of sharding the base model's corpus."),
+    "corpus": ("shard_corpus", "Settings of sharding the documents of the arms."),
+    "sft_data": ("shard_sft", "Settings of sharding the SFT data."),
+    "rlvr_data": ("shard_rlvr", "Settings of sharding the RLVR problems."),
+    "base": ("base", "Settings of the base model."),
+    "cpt": ("cpt", "Settings of continued pretraining."),
+    "cpt_flops": ("cpt_flops", "Settings of continued pretraining for as much compute as RLP takes."),
+    "rlp": ("rlp", "Settings of RLP."),
+    "rpt": ("rpt", "Settings of RPT."),
+    "sft": ("sft", "Settings of SFT, the same for every arm."),
+    "rlvr": ("rlvr", "Settings of RLVR, the same for every arm."),
+    "evaluation": ("evaluate", "Settings of every evaluation."),
+    "comparison": ("compare", "Settings of the comparison."),
+}
+_OPTIONAL = ("cpt", "cpt_flops", "rlp", "rpt")  # arms that a run may do without; base is where the others start
 
-def reproduction(profile_name: str, profile: Profile) -> Any:
-    """The pipeline, with ``profile``'s settings as the defaults of its parameters."""
+
+def reproduction(profile_name: str, profile: Profile, arms: Sequence[str] = DEFAULT_ARMS) -> Any:
+    """The pipeline of these arms, with ``profile``'s settings as the defaults of its parameters."""
     # Only what the profile sets: the rest are the stages' own defaults, and KFP takes no nulls.
-    defaults = profile.model_dump(mode="json", exclude_unset=True)
+    settings = profile.model_dump(mode="json", exclude_unset=True)
+    stages = {name: stage for name, stage in _STAGES.items() if name not in _OPTIONAL or name in arms}
+    defaults: dict[str, Any] = {name: default for name, (default, _) in _RUN.items()}
+    defaults |= {name: settings[field] for name, (field, _) in stages.items()}
+    descriptions = {name: text for name, (_, text) in (*_RUN.items(), *stages.items())}
 
-    @dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against CPT and base, across stages")
-    def rlp_reproduction(
-        run_name: str = "reproduction",
-        seed: int = 0,
-        artifacts_uri: str = "s3://rlp/runs",
-        code_digest: str = "",
-        benchmarks: dict = defaults["shard_benchmarks"],
-        base_corpus: dict = defaults["shard_base_corpus"],
-        corpus: dict = defaults["shard_corpus"],
-        sft_data: dict = defaults["shard_sft"],
-        rlvr_data: dict = defaults["shard_rlvr"],
-        base: dict = defaults["base"],
-        cpt: dict = defaults["cpt"],
-        rlp: dict = defaults["rlp"],
-        sft: dict = defaults["sft"],
-        rlvr: dict = defaults["rlvr"],
-        evaluation: dict = defaults["evaluate"],
-        comparison: dict = defaults["compare"],
-    ):
-        """Reproduce RLP.
+    def rlp_reproduction(*values: Any) -> None:  # kfp hands its parameters over in the signature's order
+        _build(dict(zip(defaults, values, strict=True)), arms)
 
-        Args:
-            run_name: Name of the run, the last part of its place in storage.
-            seed: Seed of data order, thoughts and evaluation; a seed repeats a run.
-            artifacts_uri: s3:// place that the run's artifacts are published under.
-            code_digest: Digest of the code, for KFP's cache sees neither changed packages nor moved image tags; any text works.
-            benchmarks: Settings of sharding the benchmarks.
-            base_corpus: Settings of sharding the base model's corpus.
-            corpus: Settings of sharding the documents of CPT and RLP.
-            sft_data: Settings of sharding the SFT data.
-            rlvr_data: Settings of sharding the RLVR problems.
-            base: Settings of the base model.
-            cpt: Settings of continued pretraining.
-            rlp: Settings of RLP.
-            sft: Settings of SFT, the same for every arm.
-            rlvr: Settings of RLVR, the same for every arm.
-            evaluation: Settings of every evaluation.
-            comparison: Settings of the comparison.
-        """
-        common = {"seed": seed, "code_digest": code_digest}
+    rlp_reproduction.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=type(default))
+            for name, default in defaults.items()
+        ]
+    )
+    lines = "\n".join(f"    {name}: {text}" for name, text in descriptions.items())
+    rlp_reproduction.__doc__ = f"Reproduce RLP.\n\nArgs:\n{lines}\n"
+    return dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against other arms, across stages")(
+        rlp_reproduction
+    )
 
-        def place(task: str) -> dict[str, Any]:
-            return {**common, "publish_uri": f"{artifacts_uri}/{run_name}/{task}"}
 
-        items = named(shard_benchmarks(settings=benchmarks, **place("shard-benchmarks")), "shard-benchmarks")
+def _build(given: dict[str, Any], arms: Sequence[str]) -> None:
+    """The tasks; ``given`` holds a channel or a value for every parameter."""
+    common = {"seed": given["seed"], "code_digest": given["code_digest"]}
 
-        def shards(task: str, settings: Any) -> Any:
-            made = shard_data(settings=settings, benchmarks=items.outputs["shards"], **place(task))
-            return named(made, task).outputs["shards"]
+    def place(task: str) -> dict[str, Any]:
+        return {**common, "publish_uri": f"{given['artifacts_uri']}/{given['run_name']}/{task}"}
 
-        base_documents = shards("shard-base-corpus", base_corpus)
-        documents = shards("shard-corpus", corpus)
-        sft_shards = shards("shard-sft", sft_data)
-        rlvr_shards = shards("shard-rlvr", rlvr_data)
+    items = named(shard_benchmarks(settings=given["benchmarks"], **place("shard-benchmarks")), "shard-benchmarks")
+    benchmarks = items.outputs["shards"]
 
-        start = named(train_base(settings=base, shards=base_documents, **place("train-base")), "train-base")
-        models = {"base": start.outputs["checkpoint"]}
-        for arm, settings in (("cpt", cpt), ("rlp", rlp)):
-            task = pretrain(settings=settings, shards=documents, base=models["base"], **place(f"pretrain-{arm}"))
-            models[arm] = named(task, f"pretrain-{arm}").outputs["checkpoint"]
+    def shards(task: str, settings: Any) -> Any:
+        made = shard_data(settings=settings, benchmarks=benchmarks, **place(task))
+        return named(made, task).outputs["shards"]
 
-        results = {}
-        for arm, model in models.items():
-            tuned = finetune(settings=sft, shards=sft_shards, model=model, **place(f"sft-{arm}"))
-            tuned_model = named(tuned, f"sft-{arm}").outputs["checkpoint"]
-            reinforced = reinforce(settings=rlvr, shards=rlvr_shards, model=tuned_model, **place(f"rlvr-{arm}"))
-            reinforced_model = named(reinforced, f"rlvr-{arm}").outputs["checkpoint"]
-            for stage, subject in (("pretrained", model), ("sft", tuned_model), ("rlvr", reinforced_model)):
-                task_name = f"evaluate-{arm}-{stage}"
-                task = evaluate(
-                    settings=evaluation,
-                    model=subject,
-                    benchmarks=items.outputs["shards"],
-                    held_out=documents,
-                    **place(task_name),
-                )
-                results[f"{arm}_{stage}"] = named(task, task_name).outputs["evaluation"]
-        final = compare(
-            settings=comparison,
-            code_digest=code_digest,
-            publish_uri=f"{artifacts_uri}/{run_name}/compare",
-            **results,
-        )
-        named(final, "compare").set_caching_options(False)
+    base_documents = shards("shard-base-corpus", given["base_corpus"])
+    documents = shards("shard-corpus", given["corpus"])
+    sft_shards = shards("shard-sft", given["sft_data"])
+    rlvr_shards = shards("shard-rlvr", given["rlvr_data"])
 
-    return rlp_reproduction
+    start = named(train_base(settings=given["base"], shards=base_documents, **place("train-base")), "train-base")
+    base = start.outputs["checkpoint"]
+    results = {}
+    for arm in arms:
+        model, title = base, arm.replace("_", "-")
+        if arm != "base":
+            task = pretrain(settings=given[arm], shards=documents, base=base, **place(f"pretrain-{title}"))
+            model = named(task, f"pretrain-{title}").outputs["checkpoint"]
+        tuned = finetune(settings=given["sft"], shards=sft_shards, model=model, **place(f"sft-{title}"))
+        tuned_model = named(tuned, f"sft-{title}").outputs["checkpoint"]
+        reinforced = reinforce(settings=given["rlvr"], shards=rlvr_shards, model=tuned_model, **place(f"rlvr-{title}"))
+        reinforced_model = named(reinforced, f"rlvr-{title}").outputs["checkpoint"]
+        for stage, subject in (("pretrained", model), ("sft", tuned_model), ("rlvr", reinforced_model)):
+            task_name = f"evaluate-{title}-{stage}"
+            task = evaluate(
+                settings=given["evaluation"],
+                model=subject,
+                benchmarks=benchmarks,
+                held_out=documents,
+                **place(task_name),
+            )
+            results[f"{arm}_{stage}"] = named(task, task_name).outputs["evaluation"]
+    final = compare(
+        settings=given["comparison"],
+        code_digest=given["code_digest"],
+        publish_uri=f"{given['artifacts_uri']}/{given['run_name']}/compare",
+        **results,
+    )
+    named(final, "compare").set_caching_options(False)
 
 
 def task_names(pipeline: Any) -> dict[str, str]:

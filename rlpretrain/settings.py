@@ -196,6 +196,21 @@ class FormatWarmupSettings(Settings):
     learning_rate: float = Field(2e-4, gt=0)
 
 
+class ProxySettings(Settings):
+    """RPT: the small model that finds where thoughts start."""
+
+    model: str | None = Field(
+        None, description="a folder or a Hugging Face id; none: the model that the arm starts from"
+    )
+    revision: str | None = None
+    share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="share of a document's tokens, those of the highest entropy (RPT gives a threshold)",
+    )
+
+
 class ThinkingSettings(Settings):
     """Sample thoughts, reward them, push the clipped surrogate: RLP, RPT, RLVR."""
 
@@ -219,6 +234,7 @@ class ThinkingSettings(Settings):
     activation_checkpointing: bool = Field(False, description=_CHECKPOINTING)
     optimizer: OptimizerSettings = OptimizerSettings()
     prediction_tokens: int = Field(1, ge=1, description="rpt: tokens that must match after the thought")
+    proxy: ProxySettings | None = Field(None, description="rpt: finds positions of high entropy; none: all positions")
 
 
 class PretrainSettings(Settings):

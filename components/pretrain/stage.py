@@ -14,6 +14,7 @@ from rlpretrain.settings import PretrainSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
+from rlpretrain.training.proxy import build_proxy
 from rlpretrain.training.rewards import InformationGain, PrefixMatch, Reward
 from rlpretrain.training.thinking import ThinkingTrainer
 
@@ -56,7 +57,9 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
         if settings.objective == "rlp":
             reward = InformationGain(form, settings.thinking, tokenizer.eos_token_id)
         else:
-            reward = PrefixMatch(settings.thinking, tokenizer.eos_token_id)
+            chosen = settings.thinking.proxy
+            proxy = None if chosen is None else build_proxy(chosen, model, tokenizer)
+            reward = PrefixMatch(settings.thinking, tokenizer.eos_token_id, proxy)
         trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, settings.thinking, settings.seed)
         tokens += trainer.train(examples, output, label)
         steps += settings.thinking.steps

@@ -8,10 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpretrain.answers import same_answer
+from rlpretrain.answers import AnswerReader, same_answer
 from rlpretrain.data.shards import Example, read_shards
 from rlpretrain.errors import UserError
-from rlpretrain.evaluation.answers import AnswerReader
 from rlpretrain.evaluation.averages import group_averages, no_answer, pass_at_1
 from rlpretrain.evaluation.suites import Suite, load_suite
 from rlpretrain.settings import EvaluateSettings, ThoughtSettings

@@ -60,7 +60,7 @@ def collect(runs: Sequence[Mapping[Key, Evaluation]], settings: CompareSettings)
     differences = [
         _difference(first, second, stage, pooled[first, stage], pooled[second, stage], bootstrap)
         for stage in STAGES
-        for first, second in (("rlp", "base"), ("rlp", "cpt"), ("cpt", "base"))
+        for first, second in (*(("rlp", arm) for arm in ARMS if arm != "rlp"), ("cpt", "base"))
         if (first, stage) in pooled and (second, stage) in pooled
     ]
     some = next(iter(pooled.values())).parts[0]

@@ -16,7 +16,7 @@ from rlpretrain.artifacts import Manifest, read_manifest
 from rlpretrain.errors import UserError
 
 Key = tuple[str, str]  # arm, stage
-ARMS = ("base", "cpt", "rlp")
+ARMS = ("base", "cpt", "cpt_flops", "rlp", "rpt")
 STAGES = ("pretrained", "sft", "rlvr")
 GAIN_FIGURES = ("baseline_logprob", "reasoned_logprob", "thought_length", "cut_off")
 

@@ -14,8 +14,14 @@ from rlpretrain.report.evaluations import ARMS, STAGES
 from rlpretrain.report.results import Curve, Figure, Results
 from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, column_name
 
-DASHES = {"base": "dot", "cpt": "dash", "rlp": "solid"}  # so that the arms differ without colour
-SYMBOLS = {"base": "circle", "cpt": "square", "rlp": "diamond"}
+DASHES = {
+    "base": "dot",
+    "cpt": "dash",
+    "cpt_flops": "longdash",
+    "rlp": "solid",
+    "rpt": "dashdot",
+}  # so that the arms differ without colour
+SYMBOLS = {"base": "circle", "cpt": "square", "cpt_flops": "triangle-up", "rlp": "diamond", "rpt": "cross"}
 POINTS_SHOWN = 200  # a curve's points; a longer curve is averaged in equal parts
 TRAINING_CURVES = (
     ("reward/gain", "Information gain", "nats"),
@@ -48,7 +54,8 @@ def result_charts(results: Results) -> list[Chart]:
     )
     traces = [
         _gap(second, difference.accuracy, difference.averages[OVERALL])
-        for second in ("base", "cpt")
+        for second in ARMS
+        if second != "rlp"
         for difference in results.differences
         if (difference.first, difference.second, difference.stage) == ("rlp", second, "pretrained")
     ]

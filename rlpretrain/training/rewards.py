@@ -5,6 +5,7 @@ Shapes: B contexts, G thoughts each.
 """
 
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
 from rlpretrain.training.precision import MixedPrecision, compute_dtype
+from rlpretrain.training.proxy import Proxy
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,24 @@ class Reward(Protocol):
 
 
 def random_positions(
-    example: Example, count: int, max_context: int, eos: int | None, random: np.random.Generator
+    example: Example,
+    count: int,
+    max_context: int,
+    eos: int | None,
+    random: np.random.Generator,
+    worth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Position]:
     """Up to ``count`` distinct random tokens of a document, each with at least one token of context before it.
 
-    A closing end-of-text token is no token of the text and is never predicted.
+    A closing end-of-text token is no token of the text and is never predicted. ``worth`` names the tokens of a text to
+    choose from; by default all.
     """
     length = len(example.tokens)
     if eos is not None and length > 2 and example.tokens[-1] == eos:
         length -= 1
     assert length >= 2, "shards hold no document shorter than two tokens"
-    places = random.choice(np.arange(1, length), size=min(count, length - 1), replace=False)
+    every = np.arange(1, length) if worth is None else worth(example.tokens[:length])
+    places = random.choice(every, size=min(count, len(every)), replace=False)
     return [
         Position(example.tokens[max(0, t - max_context) : t], example.tokens[t:length], example.id)
         for t in sorted(places.tolist())
@@ -120,13 +129,16 @@ class PrefixMatch:
     teacher-forced arg-max does, so the pass that scores the thought also rewards it. A cut-off thought earns nothing.
     """
 
-    def __init__(self, settings: ThinkingSettings, eos: int | None) -> None:
+    def __init__(self, settings: ThinkingSettings, eos: int | None, proxy: Proxy | None = None) -> None:
+        """Thoughts start at any token, or where ``proxy`` finds it worth its while."""
         self.settings = settings
         self.eos = eos
         self.prediction_tokens = settings.prediction_tokens
+        self.worth = None if proxy is None else proxy.places
 
     def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
-        return random_positions(example, self.settings.positions, self.settings.max_context, self.eos, random)
+        settings = self.settings
+        return random_positions(example, settings.positions, settings.max_context, self.eos, random, self.worth)
 
     def begin_step(self, model: PreTrainedModel) -> None:
         pass

@@ -16,7 +16,7 @@ class Suite(Settings):
 
     open_thought: bool = Field(description="whether every prompt ends with the opening delimiter of a thought")
     answer_patterns: tuple[str, ...] = Field(
-        min_length=1, description="regular expressions, one group each; see rlpretrain.evaluation.answers"
+        min_length=1, description="regular expressions, one group each; see rlpretrain.answers"
     )
     benchmarks: dict[str, Literal["math", "science"]] = Field(min_length=1, description="name -> group")
 

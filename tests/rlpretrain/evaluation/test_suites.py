@@ -44,6 +44,6 @@ def test_an_unknown_suite_is_named_with_the_known_ones(name: str) -> None:
 
 
 def test_reading_a_suite_imports_neither_torch_nor_lm_eval() -> None:
-    modules = "rlpretrain.evaluation.suites, rlpretrain.evaluation.answers, rlpretrain.evaluation.averages"
+    modules = "rlpretrain.evaluation.suites, rlpretrain.answers, rlpretrain.evaluation.averages"
     code = f"import sys, {modules}; sys.exit(bool({{'lm_eval', 'torch'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

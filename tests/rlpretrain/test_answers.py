@@ -2,8 +2,7 @@
 
 import pytest
 
-from rlpretrain.answers import same_answer
-from rlpretrain.evaluation.answers import AnswerReader
+from rlpretrain.answers import AnswerReader, same_answer
 from rlpretrain.evaluation.suites import Suite, load_suite
 
 
