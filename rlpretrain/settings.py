@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from rlpretrain.answers import BOXED
 from rlpretrain.errors import UserError
 
 
@@ -79,6 +80,9 @@ class SourceSettings(Settings):
     text_field: str = Field("text", description="column that holds the text (for SFT: the completion)")
     prompt_field: str | None = Field(None, description="column that holds the prompt, which no loss is taken on")
     answer_field: str | None = Field(None, description="column that holds the reference answer")
+    conversion: str | None = Field(
+        None, description="makes the document of a row, in place of the columns; see rlpretrain.data.conversions"
+    )
     prompt_template: str = Field("{prompt}", description="how the prompt is put; {prompt} is the field's value")
 
     @model_validator(mode="after")
@@ -90,6 +94,8 @@ class SourceSettings(Settings):
         for field in needed:
             if getattr(self, field) is None:
                 raise ValueError(f"a source of kind '{self.kind}' needs '{field}'")
+        if self.conversion is not None and self.kind in ("text", "generator"):
+            raise ValueError(f"a source of kind '{self.kind}' has no rows for a 'conversion' to read")
         if "{prompt}" not in self.prompt_template:
             raise ValueError("prompt_template must hold {prompt}, where the prompt goes")
         return self
@@ -276,13 +282,17 @@ class ReinforceSettings(Settings):
 
     thinking: ThinkingSettings
     answer_pattern: str = Field(
-        r"####\s*(\S+)", description="regular expression; the last match's only group is the answer"
+        r"####\s*(\S+)",
+        description="regular expression, whose last match's only group is the answer; or boxed: the last \\boxed{...} after "
+        "the thought, compared as mathematics",
     )
     seed: int = _SEED
 
     @field_validator("answer_pattern")
     @classmethod
     def _one_group(cls, pattern: str) -> str:
+        if pattern == BOXED:
+            return pattern
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
@@ -315,7 +325,9 @@ class EvaluateSettings(Settings):
     repeats: int = Field(4, ge=1, description="k of pass@1[k], sampled runs a question")
     temperature: float = Field(0.7, gt=0)
     max_new_tokens: int = Field(256, ge=1)
-    limit: int | None = Field(None, ge=1, description="questions a benchmark, for smoke runs")
+    limit: PositiveInt | dict[str, PositiveInt] | None = Field(
+        None, description="questions a benchmark, for smoke runs; by benchmark, or the same for all"
+    )
     batch: int = Field(256, ge=1, description="sequences generated at a time")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     held_out: HeldOutGainSettings | None = HeldOutGainSettings()

@@ -24,7 +24,7 @@ def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path) -> d
     thinking = settings.thinking
     form = ThoughtFormat.response(thinking.thought, tokenizer)
     check_lengths(model, form, thinking)
-    reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.max_context)
+    reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
     trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, thinking, settings.seed)
     tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr")
     return save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)

@@ -78,7 +78,11 @@ def _parquet(path: Path, columns: Sequence[str], where: str) -> Iterator[dict[st
     with pyarrow.parquet.ParquetFile(path) as file:
         present = set(columns).intersection(file.schema_arrow.names)
         # Without the wanted columns all are read, so that the complaint can list them.
-        wanted = [column for column in columns if column in present] if len(present) == len(set(columns)) else None
+        wanted = (
+            [column for column in columns if column in present]
+            if columns and len(present) == len(set(columns))
+            else None
+        )
         for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
             yield from batch.to_pylist()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpretrain.data import gsm_symbolic, synthetic
+from rlpretrain.data.conversions import CONVERSIONS
 from rlpretrain.data.documents import Document
 from rlpretrain.data.failures import one_line
 from rlpretrain.data.files import data_files, read_rows
@@ -58,6 +59,8 @@ def _huggingface(settings: SourceSettings, seed: int, scratch: Path) -> Iterator
 
 def _files(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
     columns = [c for c in (settings.text_field, settings.prompt_field, settings.answer_field) if c is not None]
+    if settings.conversion is not None:
+        columns = []  # all there are
     for name, path in data_files(str(settings.path), settings.kind, scratch, f"source '{settings.name}'"):
         where = f"source '{settings.name}': {name}"
         rows = read_rows(path, settings.kind, columns, where)
@@ -65,6 +68,9 @@ def _files(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Docum
 
 
 def _documents(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, where: str) -> Iterator[Document]:
+    if settings.conversion is not None:
+        yield from _converted(rows, settings, where)
+        return
     for row in rows:
         prompt = _field(row, settings.prompt_field, settings, where)
         answer = _field(row, settings.answer_field, settings, where)
@@ -74,6 +80,24 @@ def _documents(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, wher
         if prompt:
             prompt = settings.prompt_template.replace("{prompt}", prompt)
         yield Document(text, prompt, answer, settings.name)
+
+
+def _converted(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, where: str) -> Iterator[Document]:
+    convert = CONVERSIONS.get(str(settings.conversion))
+    if convert is None:
+        known = ", ".join(sorted(CONVERSIONS))
+        raise UserError(f"source '{settings.name}': unknown conversion '{settings.conversion}'; known: {known}")
+    for number, row in enumerate(rows, start=1):
+        try:
+            document = convert(row)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            columns = ", ".join(map(str, row))
+            raise UserError(
+                f"source '{settings.name}': {where}: row {number} does not fit conversion '{settings.conversion}' "
+                f"({type(error).__name__}: {one_line(error)}); it has the columns: {columns}"
+            ) from None
+        if document is not None:
+            yield replace(document, source=settings.name)
 
 
 def _field(row: Mapping[str, Any], field: str | None, settings: SourceSettings, where: str) -> str:

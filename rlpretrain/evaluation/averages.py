@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
+MATH, OVERALL = "math", "overall"
 PAPER_MATH_DIVISOR = 6  # the paper prints the sum of five math rows over six; table 1
 
 
@@ -35,29 +36,39 @@ def no_answer(answers: Sequence[Sequence[str | None]]) -> float:
     return rounded(sum(answer is None for answer in every) / len(every))
 
 
-def group_averages(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The mean accuracy of each group, and `overall`, the mean over all benchmarks."""
-    groups: dict[str, list[float]] = {}
-    for figures in benchmarks.values():
-        groups.setdefault(figures["group"], []).append(figures["accuracy"])
-    averages = {group: rounded(fmean(values)) for group, values in sorted(groups.items())}
-    averages["overall"] = rounded(fmean(figures["accuracy"] for figures in benchmarks.values()))
-    return averages
+Rule = Literal["groups", "paper"]
 
 
-def paper_math_average(rows: Sequence[float]) -> float:
-    """Math Avg as the paper prints it: the sum of the five math rows divided by six."""
-    return sum(rows) / PAPER_MATH_DIVISOR
+def average_weights(groups: Mapping[str, str], rule: Rule) -> dict[str, dict[str, float]]:
+    """What is averaged: for each average the weight of every benchmark in it; ``groups`` is benchmark -> group.
+
+    By `groups` that is the mean of each group, and `overall`, the mean over all benchmarks. By `paper` it is the mean of each
+    group; `overall`, the mean of the groups' means; and both once more as the paper prints them, where the five rows of
+    mathematics are summed and divided by six.
+    """
+    members = {group: [name for name in groups if groups[name] == group] for group in sorted(set(groups.values()))}
+    means = {group: {name: 1 / len(names) for name in names} for group, names in members.items()}
+    if rule == "groups":
+        return {**means, OVERALL: {name: 1 / len(groups) for name in groups}}
+    printed = {**means, MATH: {name: 1 / PAPER_MATH_DIVISOR for name in members[MATH]}}
+    return {
+        **means,
+        OVERALL: _mean_of(means),
+        f"{MATH}_as_printed": printed[MATH],
+        f"{OVERALL}_as_printed": _mean_of(printed),
+    }
 
 
-def true_mean(rows: Sequence[float]) -> float:
-    """The mean of the rows."""
-    return fmean(rows)
+def _mean_of(averages: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: weight / len(averages) for weights in averages.values() for name, weight in weights.items()}
 
 
-def paper_overall(math_average: float, science_average: float, science_sampled_average: float) -> float:
-    """Overall: the mean of Math Avg, Science Avg and Science Avg@1[4]."""
-    return fmean((math_average, science_average, science_sampled_average))
+def averaged(accuracy: Mapping[str, float], weights: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Every average of the benchmarks' accuracies."""
+    return {
+        name: rounded(sum(weight * accuracy[benchmark] for benchmark, weight in parts.items()))
+        for name, parts in weights.items()
+    }
 
 
 def rounded(value: float) -> float:

@@ -46,20 +46,21 @@ class EngineModel(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts in the order of the requests. Raises UserError when prompt and response do not fit the model.
 
-        Temperature, length and seed are the settings', the same for every task; `until` is the request's own.
+        Length and seed are the settings', the same for every task; temperature and `until` are the request's own.
         """
-        places: dict[str, list[int]] = {}  # prompt -> where its repeats stand
+        places: dict[tuple[str, float], list[int]] = {}  # prompt and temperature -> where its repeats stand
         for place, request in enumerate(requests):
-            places.setdefault(request.args[0], []).append(place)
+            prompt, arguments = request.args
+            places.setdefault((prompt, float(arguments["temperature"])), []).append(place)
         texts = [""] * len(requests)
-        for group in sorted({len(repeats) for repeats in places.values()}):
-            prompts = [prompt for prompt, repeats in places.items() if len(repeats) == group]
-            for prompt, responses in zip(prompts, self._sample(prompts, group), strict=True):
-                for place, tokens in zip(places[prompt], responses, strict=True):
+        for group, temperature in sorted({(len(repeats), key[1]) for key, repeats in places.items()}):
+            prompts = [key[0] for key, repeats in places.items() if (len(repeats), key[1]) == (group, temperature)]
+            for prompt, responses in zip(prompts, self._sample(prompts, group, temperature), strict=True):
+                for place, tokens in zip(places[prompt, temperature], responses, strict=True):
                     texts[place] = self._text(tokens, requests[place].args[1])
         return texts
 
-    def _sample(self, prompts: list[str], group: int) -> list[list[list[int]]]:
+    def _sample(self, prompts: list[str], group: int, temperature: float) -> list[list[list[int]]]:
         ids = [[*self.tokenizer.encode(prompt, add_special_tokens=False), *self.opening] for prompt in prompts]
         longest = max(map(len, ids))
         length = self.settings.max_new_tokens
@@ -73,7 +74,7 @@ class EngineModel(HFLM):
             ids,
             group=group,
             max_new_tokens=length,
-            temperature=self.settings.temperature,
+            temperature=temperature,
             stop_ids=stops,
             forbidden_ids={self.tokenizer.pad_token_id} - {None} - stops,
             seed=self.settings.seed,

@@ -1,6 +1,7 @@
 """Run a suite through lm-eval: our tasks, our engine as its model, k sampled answers a question, all of them kept."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpretrain.answers import AnswerReader, same_answer
+from rlpretrain.answers import AnswerReader, equivalent_answer, same_answer
 from rlpretrain.data.shards import Example, read_shards
 from rlpretrain.errors import UserError
-from rlpretrain.evaluation.averages import group_averages, no_answer, pass_at_1
-from rlpretrain.evaluation.suites import Suite, load_suite
+from rlpretrain.evaluation.averages import average_weights, averaged, no_answer, pass_at_1
+from rlpretrain.evaluation.suites import Benchmark, Suite, load_suite
 from rlpretrain.settings import EvaluateSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
 
@@ -48,8 +49,9 @@ def run_suite(
     samples: Samples = {name: [] for name in tasks}
     with tempfile.TemporaryDirectory() as scratch:
         configured = [
-            SampledTask(_config(task, items[name], settings, _grader(reader, samples[name]), Path(scratch)))
+            SampledTask(_config(task, items[name], _sampling(suite.benchmarks[name], settings), grader, Path(scratch)))
             for name, task in tasks.items()
+            for grader in [_grader(reader, equivalent_answer if suite.symbolic else same_answer, samples[name])]
         ]
         # Not simple_evaluate: it would seed the process's random numbers and run pip and git for its report.
         lm_eval.evaluate(
@@ -58,27 +60,44 @@ def run_suite(
             bootstrap_iters=0,  # the standard errors are ours
             log_samples=False,  # so are the samples: the grader keeps them
         )
-    figures = {name: {"group": suite.benchmarks[name], **_figures(lines)} for name, lines in samples.items()}
-    return {"benchmarks": figures, "averages": group_averages(figures)}, samples
+    figures = {name: {"group": suite.groups[name], **_figures(lines)} for name, lines in samples.items()}
+    weights = average_weights(suite.groups, suite.averages)
+    accuracy = {name: row["accuracy"] for name, row in figures.items()}
+    return {"benchmarks": figures, "averages": averaged(accuracy, weights), "weights": weights}, samples
+
+
+def _sampling(benchmark: Benchmark, settings: EvaluateSettings) -> dict[str, Any]:
+    """How the responses to a question are drawn: how many, how warm, how long."""
+    if benchmark.greedy:
+        return {"repeats": 1, "temperature": 0.0, "max_gen_toks": settings.max_new_tokens}
+    repeats = benchmark.repeats or settings.repeats
+    return {"repeats": repeats, "temperature": settings.temperature, "max_gen_toks": settings.max_new_tokens}
 
 
 def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[str, list[Example]]:
-    items: dict[str, list[Example]] = {name: [] for name in suite.benchmarks}
+    asked = {name: benchmark.items or name for name, benchmark in suite.benchmarks.items()}
+    items: dict[str, list[Example]] = {name: [] for name in asked.values()}
+    limits = {name: _limit(settings, name) for name in items}
     for example in read_shards(benchmarks, "test"):
-        if example.source in items and (settings.limit is None or len(items[example.source]) < settings.limit):
+        if example.source in items and len(items[example.source]) < limits[example.source]:
             items[example.source].append(example)
     for name, found in items.items():
         if not found:
             raise UserError(
                 f"input 'benchmarks' holds no item of '{name}', which suite '{settings.suite}' needs; shard it"
             )
-    return items
+    return {name: items[source] for name, source in asked.items()}
+
+
+def _limit(settings: EvaluateSettings, source: str) -> float:
+    limit = settings.limit.get(source) if isinstance(settings.limit, dict) else settings.limit
+    return math.inf if limit is None else limit
 
 
 def _config(
     task: dict[str, Any],
     items: list[Example],
-    settings: EvaluateSettings,
+    sampling: dict[str, Any],
     grader: Callable[[dict[str, str], list[Any]], dict[str, float]],
     scratch: Path,
 ) -> dict[str, Any]:
@@ -89,27 +108,27 @@ def _config(
     return {
         **task,
         "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(scratch)},
-        "repeats": settings.repeats,
+        "repeats": sampling["repeats"],
         # lm-eval's default filter, take_first, throws all repeats but one away.
-        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": settings.repeats}]}],
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": sampling["repeats"]}]}],
         "process_results": grader,
         "generation_kwargs": {
             **task["generation_kwargs"],
-            "temperature": settings.temperature,
-            "max_gen_toks": settings.max_new_tokens,
+            "temperature": sampling["temperature"],
+            "max_gen_toks": sampling["max_gen_toks"],
         },
     }
 
 
 def _grader(
-    reader: AnswerReader, kept: list[dict[str, Any]]
+    reader: AnswerReader, same: Callable[[str, str], bool], kept: list[dict[str, Any]]
 ) -> Callable[[dict[str, str], list[Any]], dict[str, float]]:
     """lm-eval's process_results: gets the k responses of a question as results[0], and keeps every one."""
 
     def process_results(item: dict[str, str], results: list[Any]) -> dict[str, float]:
         responses = list(results[0])
         answers = [reader(response) for response in responses]
-        correct = [answer is not None and same_answer(answer, item["answer"]) for answer in answers]
+        correct = [answer is not None and same(answer, item["answer"]) for answer in answers]
         kept.append({**item, "responses": responses, "answers": answers, "correct": correct})
         return {"accuracy": sum(correct) / len(correct)}
 

@@ -24,7 +24,7 @@ from rlpretrain.report.results import (
     Thought,
     parse_results,
 )
-from rlpretrain.report.statistics import Bootstrap, Interval
+from rlpretrain.report.statistics import Bootstrap, Interval, Weights
 from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent
 from rlpretrain.settings import CompareSettings
 
@@ -94,10 +94,7 @@ def _model(key: Key, pooled: Pooled, bootstrap: Bootstrap) -> Model:
             )
             for name, values in scores.items()
         },
-        averages={
-            name: _figure(bootstrap.average({b: scores[b] for b in names}))
-            for name, names in _averaged(pooled.groups).items()
-        },
+        averages={name: _figure(bootstrap.average(scores, weights)) for name, weights in pooled.weights.items()},
         overall_by_run=_overall_by_run(pooled),
         information_gain=_gain(pooled, bootstrap),
         sources=[
@@ -131,8 +128,8 @@ def _gain(pooled: Pooled, bootstrap: Bootstrap) -> GainFigure | None:
 def _difference(first: str, second: str, stage: str, ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> Difference:
     a, b = ours.scores, theirs.scores
 
-    def figure(names: Sequence[str]) -> Figure:
-        return _figure(bootstrap.difference({n: a[n] for n in names}, {n: b[n] for n in names}))
+    def figure(weights: Weights) -> Figure:
+        return _figure(bootstrap.difference(a, b, weights))
 
     gain, paired = _gain_difference(ours, theirs, bootstrap)
     by_run = zip(_overall_by_run(ours), _overall_by_run(theirs), strict=True)
@@ -140,8 +137,8 @@ def _difference(first: str, second: str, stage: str, ours: Pooled, theirs: Poole
         first=first,
         second=second,
         stage=stage,
-        accuracy={name: figure([name]) for name in a},
-        averages={name: figure(names) for name, names in _averaged(ours.groups).items()},
+        accuracy={name: figure({name: 1.0}) for name in a},
+        averages={name: figure(weights) for name, weights in ours.weights.items()},
         overall_by_run=[round(x - y, 6) for x, y in by_run],
         information_gain=gain,
         gain_paired=paired,
@@ -158,14 +155,12 @@ def _gain_difference(ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> tupl
     return _figure(bootstrap.difference(a, b) if paired else bootstrap.unpaired_difference(a, b)), paired
 
 
-def _averaged(groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """What is averaged over: each group's benchmarks, then all."""
-    named = {group: [name for name in groups if groups[name] == group] for group in sorted(set(groups.values()))}
-    return {**named, OVERALL: list(groups)}
-
-
 def _overall_by_run(pooled: Pooled) -> list[float]:
-    return [round(fmean(fmean(row.values()) for row in part.scores.values()), 6) for part in pooled.parts]
+    weights = pooled.weights[OVERALL]
+    return [
+        round(sum(weight * fmean(part.scores[name].values()) for name, weight in weights.items()), 6)
+        for part in pooled.parts
+    ]
 
 
 def _curves(pooled: Mapping[Key, Pooled]) -> list[Curve]:

@@ -26,6 +26,7 @@ class Evaluation:
     """What one run measured of one model."""
 
     groups: dict[str, str]  # benchmark -> group
+    weights: dict[str, dict[str, float]]  # average -> benchmark -> weight
     scores: dict[str, dict[str, float]]  # benchmark -> question id -> mean over samples
     repeats: int
     no_answer: dict[str, float]  # benchmark -> share of samples
@@ -46,6 +47,10 @@ class Pooled:
     @property
     def groups(self) -> dict[str, str]:
         return self.parts[0].groups
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        return self.parts[0].weights
 
     @property
     def scores(self) -> dict[str, list[float]]:
@@ -79,6 +84,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         gain = results["information_gain"] or {}
         return Evaluation(
             groups={name: row["group"] for name, row in benchmarks.items()},
+            weights=results["weights"],
             scores={name: _by_question(folder, name, row["per_question"]) for name, row in benchmarks.items()},
             repeats=results["repeats"],
             no_answer={name: row["no_answer"] for name, row in benchmarks.items()},

@@ -59,7 +59,9 @@ class Model(_Part):
     arm: str
     stage: str
     accuracy: dict[str, BenchmarkFigure] = Field(description="by benchmark")
-    averages: dict[str, Figure] = Field(description="mean over a group's benchmarks, by group; overall: over all")
+    averages: dict[str, Figure] = Field(
+        description="by name: each group's, overall, and where the suite has them the paper's printed ones"
+    )
     overall_by_run: list[float]
     information_gain: GainFigure | None
     sources: list[Source] = Field(description="one a run")
@@ -72,7 +74,7 @@ class Difference(_Part):
     second: str
     stage: str
     accuracy: dict[str, Figure] = Field(description="by benchmark")
-    averages: dict[str, Figure] = Field(description="by group, and overall")
+    averages: dict[str, Figure] = Field(description="by name, as in models")
     overall_by_run: list[float]
     information_gain: Figure | None
     gain_paired: bool = Field(description="whether the gains were paired by held-out position")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Scores = Mapping[str, Sequence[float]]  # stratum -> a value a question, in the questions' order
+Weights = Mapping[str, float]  # stratum -> its weight in an average
 _CHUNK = 2_000_000  # drawn indices held in memory at a time
 
 
@@ -33,27 +34,31 @@ class Bootstrap:
         self.seed = seed
         self._kept: dict[tuple[str, bytes], np.ndarray] = {}
 
-    def average(self, scores: Scores) -> Interval:
-        """The interval of the unweighted mean over strata of their means; of a plain mean when there is one stratum."""
-        return self._interval(_average(scores), self._average_draws(scores, "paired"))
+    def average(self, scores: Scores, weights: Weights | None = None) -> Interval:
+        """The interval of the weighted sum over strata of their means, by default of the mean."""
+        weights = weights or _equal(scores)
+        return self._interval(_average(scores, weights), self._average_draws(scores, weights, "paired"))
 
-    def difference(self, first: Scores, second: Scores) -> Interval:
+    def difference(self, first: Scores, second: Scores, weights: Weights | None = None) -> Interval:
         """The interval of average(first) - average(second), paired by question.
 
         ValueError when the strata differ in name or number of questions.
         """
         if _shape(first) != _shape(second):
             raise ValueError("paired scores need the same benchmarks with the same number of questions")
-        draws = self._average_draws(first, "paired") - self._average_draws(second, "paired")
-        return self._interval(_average(first) - _average(second), draws)
+        weights = weights or _equal(first)
+        draws = self._average_draws(first, weights, "paired") - self._average_draws(second, weights, "paired")
+        return self._interval(_average(first, weights) - _average(second, weights), draws)
 
     def unpaired_difference(self, first: Scores, second: Scores) -> Interval:
         """The interval of average(first) - average(second) for values that do not belong together: wider, if anything."""
-        draws = self._average_draws(first, "first") - self._average_draws(second, "second")
-        return self._interval(_average(first) - _average(second), draws)
+        a, b = _equal(first), _equal(second)
+        draws = self._average_draws(first, a, "first") - self._average_draws(second, b, "second")
+        return self._interval(_average(first, a) - _average(second, b), draws)
 
-    def _average_draws(self, scores: Scores, stream: str) -> np.ndarray:
-        return np.mean([self._draws(f"{stream}/{name}", values) for name, values in scores.items()], axis=0)
+    def _average_draws(self, scores: Scores, weights: Weights, stream: str) -> np.ndarray:
+        drawn = [weight * self._draws(f"{stream}/{name}", scores[name]) for name, weight in weights.items()]
+        return np.sum(drawn, axis=0)
 
     def _draws(self, stream: str, values: Sequence[float]) -> np.ndarray:
         """Means of ``samples`` resamples with replacement. Which questions are drawn hangs on stream and length alone:
@@ -77,8 +82,12 @@ class Bootstrap:
         return Interval(estimate, float(low), float(high))
 
 
-def _average(scores: Scores) -> float:
-    return float(np.mean([np.mean(values) for values in scores.values()]))
+def _equal(scores: Scores) -> Weights:
+    return {name: 1 / len(scores) for name in scores}
+
+
+def _average(scores: Scores, weights: Weights) -> float:
+    return float(sum(weight * np.mean(scores[name]) for name, weight in weights.items()))
 
 
 def _shape(scores: Scores) -> dict[str, int]:

@@ -21,7 +21,8 @@ def accuracy_table(results: Results) -> AccuracyTable:
     """Every model's accuracy; models that were not evaluated have no row."""
     groups = sorted(set(results.benchmarks.values()))
     members = {group: [name for name in results.benchmarks if results.benchmarks[name] == group] for group in groups}
-    averages = [OVERALL, *groups]
+    known = results.models[0].averages if results.models else {}
+    averages = [OVERALL, *groups, *(name for name in known if name not in (OVERALL, *groups))]
     stages = []
     for stage in STAGES:
         rows = [

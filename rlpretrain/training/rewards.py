@@ -4,10 +4,10 @@ They differ in where a thought starts and in what it is worth; the thinking trai
 Shapes: B contexts, G thoughts each.
 """
 
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpretrain.answers import same_answer
+from rlpretrain.answers import BOXED, AnswerReader, equivalent_answer, last_answer, same_answer
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
 from rlpretrain.objectives import ema_update, information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
-from rlpretrain.settings import ThinkingSettings
+from rlpretrain.settings import ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
 from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.proxy import Proxy
@@ -170,9 +170,16 @@ class VerifiedAnswer:
 
     prediction_tokens = 0
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer_pattern: str, max_context: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, answer_pattern: str, thought: ThoughtSettings, max_context: int
+    ) -> None:
+        """A boxed answer is read after the thought that the prompt has opened, and compared as mathematics."""
         self.tokenizer = tokenizer
-        self.pattern = re.compile(answer_pattern)
+        self.read: Callable[[str], str | None] = partial(last_answer, pattern=answer_pattern)
+        self.same = same_answer
+        if answer_pattern == BOXED:
+            self.read = AnswerReader([BOXED], thought.open, thought.close, opened=True)
+            self.same = equivalent_answer
         self.max_context = max_context
         self.answers: dict[str, str] = {}
 
@@ -196,9 +203,9 @@ class VerifiedAnswer:
         return Rewarded(reward_BG, {"reward/correct": float(reward_BG.sum())})
 
     def matches(self, response: list[int], answer: str) -> bool:
-        """Whether the last match of the answer pattern in the response is the reference answer."""
-        found = self.pattern.findall(self.tokenizer.decode(response, skip_special_tokens=False))
-        return bool(found) and same_answer(found[-1], answer)
+        """Whether the answer found in the response is the reference answer."""
+        found = self.read(self.tokenizer.decode(response, skip_special_tokens=False))
+        return found is not None and self.same(found, answer)
 
     def end_step(self, model: PreTrainedModel) -> None:
         pass

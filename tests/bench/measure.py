@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ def measured(module: str, function: str, *arguments: Any) -> dict[str, Any]:
     Arguments and result pass as JSON. Memory is the proportional share (PSS): a page that two processes share counts once.
     """
     command = [sys.executable, "-c", _PROGRAM, module, function, json.dumps(arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    # A file takes what a pipe that nobody reads meanwhile would not.
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=said, text=True, cwd=Path(__file__).parents[2]) as process,
+    ):
         peak = 0
         while process.poll() is None:
             peak = max(peak, _tree_bytes(psutil.Process(process.pid)))
@@ -27,8 +32,8 @@ def measured(module: str, function: str, *arguments: Any) -> dict[str, Any]:
                 process.wait(INTERVAL)
             except subprocess.TimeoutExpired:
                 continue
-        assert process.stdout is not None
-        output = process.stdout.read()
+        said.seek(0)
+        output = said.read()
     if process.returncode != 0:
         raise RuntimeError(f"{module}.{function} ended with exit code {process.returncode}")
     return {**json.loads(output.splitlines()[-1]), "peak_bytes": peak}

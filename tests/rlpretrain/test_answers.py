@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlpretrain.answers import AnswerReader, same_answer
+from rlpretrain.answers import BOXED, AnswerReader, equivalent_answer, last_answer, same_answer
 from rlpretrain.evaluation.suites import Suite, load_suite
 
 
@@ -93,3 +93,88 @@ def test_delimiters_are_the_thought_settings_own() -> None:
 )
 def test_same_answer(answer: str, reference: str, same: bool) -> None:
     assert same_answer(answer, reference) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{7}", "7"),
+        (r"\boxed{3}, no: \boxed{4}.", "4"),
+        (r"\boxed{\frac{1}{2}} holds", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\sqrt{\frac{a}{b}}}", r"\sqrt{\frac{a}{b}}"),
+        (r"\boxed {5}", "5"),
+        (r"\boxed 5.", "5"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed{3} and \boxed{4", "3"),  # the last one that was closed
+        (r"\boxed{a} \boxed{}", ""),
+        ("boxed{7}", None),
+        (r"\boxed", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_the_last_box_is_the_answer(text: str, answer: str | None) -> None:
+    assert last_answer(text, BOXED) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"perhaps \boxed{1}</think>It is \boxed{2}.", "2"),
+        (r"perhaps \boxed{1}</think>It is 2.", None),  # a thought is no answer
+        (r"perhaps \boxed{1}", None),  # never closed
+        (r"a</think>\boxed{2}<think>\boxed{3}", None),
+        (r"a</think>\boxed{ }", None),
+    ],
+)
+def test_boxes_within_a_thought_do_not_count(response: str, answer: str | None) -> None:
+    assert reader("paper")(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "same"),
+    [
+        ("0.5", r"\frac{1}{2}", True),
+        (r"\dfrac12", r"\frac{1}{2}", True),
+        ("3/4", "0.75", True),
+        ("0.33", r"\frac13", False),
+        (r"2\sqrt{2}", r"\sqrt{8}", True),
+        ("x = 5", "5", True),
+        ("2x + x^2", "x^2+2x", True),
+        (r"\{2,1\}", r"\{1,2\}", True),
+        ("(2,1)", "(1,2)", False),
+        ("[0,1]", "[0,1)", False),
+        ("[0,1)", "[0,1)", True),
+        ("1,250", "1250", True),
+        (r"10\!000", "10000", True),
+        (r"\$18", "18", True),
+        ("27", "27.0", True),
+        ("005", "5", True),
+        (r"50\%", "50", True),
+        (r"50\%", "0.05", False),
+        ("12 cm", "12", True),
+        (r"12\text{ cm}", "12", True),
+        (r"90^\circ", "90", True),
+        (r"\pm 2", "-2", False),
+        (r"6.67\times 10^{-11}", "6.67e-11", True),
+        ("6.67e-11", "6.67e-11", True),
+        (r"6.67 \cdot 10^{-10}", "6.67e-11", False),
+        (r"\text{east}", "east", True),
+        ("west", "east", False),
+        ("B", "B", True),
+        ("(B)", "B", True),
+        ("B.", "B", True),
+        ("B. carbon dioxide", "B", True),
+        (r"\text{B}", "B", True),
+        (r"\textbf{(B)}", "B", True),
+        ("A", "B", False),
+        ("AB", "B", False),
+        ("A or B", "B", False),
+        ("carbon", "B", False),
+        ("", "5", False),
+        (r"\frac{", "5", False),
+    ],
+)
+def test_answers_that_are_the_same_mathematics(answer: str, reference: str, same: bool) -> None:
+    assert equivalent_answer(answer, reference) is same

@@ -10,7 +10,7 @@ from torch import Tensor
 from rlpretrain.data.shards import Example
 from rlpretrain.models import load_tokenizer
 from rlpretrain.scoring import Position
-from rlpretrain.settings import ThinkingSettings
+from rlpretrain.settings import ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import Thoughts
 from rlpretrain.training.rewards import PrefixMatch, VerifiedAnswer
 
@@ -35,7 +35,7 @@ def ids(text: str) -> list[int]:
 
 def verified(pattern: str, answers: tuple[str, ...], responses: list[list[int]]) -> list[list[float]]:
     """Rewards of the responses, as many to each problem."""
-    reward = VerifiedAnswer(TOKENIZER, pattern, max_context=64)
+    reward = VerifiedAnswer(TOKENIZER, pattern, ThoughtSettings(), max_context=64)
     positions = []
     for answer in answers:
         problem = Example(f"problem {answer}", np.array(ids("what?")), 5, answer)

@@ -194,7 +194,7 @@ def test_rpt_rewards_exact_predictions_of_finished_thoughts(tokenizer):
     ],
 )
 def test_rlvr_rewards_the_last_answer_of_a_finished_response(tokenizer, response, finished, expected):
-    reward = VerifiedAnswer(tokenizer, r"####\s*(\S+)", 64)
+    reward = VerifiedAnswer(tokenizer, r"####\s*(\S+)", ThoughtSettings(), 64)
     positions = reward.positions(_example(tokenizer, "what?", "7", problem=True), np.random.default_rng(0))
     tokens = tokenizer.encode(response, add_special_tokens=False)
     eos = tokenizer.eos_token_id

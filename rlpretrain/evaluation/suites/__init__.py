@@ -5,10 +5,20 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlpretrain.errors import UserError
+from rlpretrain.evaluation.averages import Rule
 from rlpretrain.settings import Settings, parse_settings
+
+
+class Benchmark(Settings):
+    """How one row of the results is measured."""
+
+    group: Literal["math", "science", "science_sampled"] = Field(description="the group that it is averaged in")
+    items: str | None = Field(None, description="benchmark whose items it asks; default: its own")
+    greedy: bool = Field(False, description="one response at temperature 0 instead of k sampled ones")
+    repeats: int | None = Field(None, ge=1, description="k; default: the evaluation's setting")
 
 
 class Suite(Settings):
@@ -18,7 +28,21 @@ class Suite(Settings):
     answer_patterns: tuple[str, ...] = Field(
         min_length=1, description="regular expressions, one group each; see rlpretrain.answers"
     )
-    benchmarks: dict[str, Literal["math", "science"]] = Field(min_length=1, description="name -> group")
+    symbolic: bool = Field(False, description="whether answers are compared as mathematics")
+    averages: Rule = Field("groups", description="see rlpretrain.evaluation.averages")
+    benchmarks: dict[str, Benchmark] = Field(min_length=1, description="by name; a group alone is short for the rest")
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _short(cls, benchmarks: Any) -> Any:
+        if not isinstance(benchmarks, dict):
+            return benchmarks
+        return {name: {"group": row} if isinstance(row, str) else row for name, row in benchmarks.items()}
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Benchmark -> group."""
+        return {name: benchmark.group for name, benchmark in self.benchmarks.items()}
 
 
 def load_suite(name: str) -> tuple[Suite, dict[str, dict[str, Any]]]:

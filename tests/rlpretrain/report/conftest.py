@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rlpretrain.artifacts import write_manifest
+from rlpretrain.evaluation.averages import average_weights
 
 BENCHMARKS = {
     "sums": "math",
@@ -69,6 +70,7 @@ def write_evaluation(
         "suite": "mini",
         "repeats": repeats,
         "benchmarks": benchmarks,
+        "weights": average_weights(groups, "groups"),
         "averages": {"overall": sum(b["accuracy"] for b in benchmarks.values()) / len(benchmarks)},
         "information_gain": {
             "mean": sum(per_position) / positions,
