@@ -24,7 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IMPLEMENTATION = "shared_prefix"  # its name among transformers' attention implementations
-FEW_SCORES = 2**22  # of all heads together, 16 MiB in fp32
+FEW_SCORES = 2**23  # of all heads together, 32 MiB in fp32
+SHORT_KEYS = 128
 SHORT, PADDING = 8, 1.1  # a bucket's longest sequence: so many tokens and times longer than its shortest
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -203,13 +204,13 @@ class _InParts(torch.autograd.Function):
         for rows_nS in forest.buckets:  # every trunk and every branch against itself
             inside = rows_nS >= 0
             padded = _padded(rows_nS, query, _repeated(key, repeats), _repeated(value, repeats))
-            output, lse = _flash(*padded, 0.0, True, scale=scale)
+            output, lse = _part_forward(padded, True, scale)
             output_RHd[rows_nS[inside]] = output.transpose(1, 2)[inside]
             lse_RH[rows_nS[inside]] = lse.transpose(1, 2)[inside]
         for start, end, trunk, prefix in forest.places:  # all branches of a place against their common prefix
             rows, seen = slice(start, end), slice(trunk, trunk + prefix)
-            folded = (_folded(query[rows], kv_heads), _heads_first(key[seen]), _heads_first(value[seen]))
-            output, lse = _flash(*folded, 0.0, False, scale=scale)
+            folded = [_folded(query[rows], kv_heads), _heads_first(key[seen]), _heads_first(value[seen])]
+            output, lse = _part_forward(folded, False, scale)
             prefix_LH = _unfolded(lse.unsqueeze(-1), end - start).squeeze(-1)
             joined_LH = torch.logaddexp(lse_RH[rows], prefix_LH)
             share_LH1 = (prefix_LH - joined_LH).exp().unsqueeze(-1).to(query.dtype)
@@ -249,19 +250,40 @@ class _InParts(torch.autograd.Function):
         return d_query, d_key, d_value, None, None
 
 
-def _part_backward(parts: Sequence[Tensor], lse_nHS: Tensor, causal: bool, scale: float) -> Sequence[Tensor]:
-    """Gradients for query, key and value of one part. ``parts`` are the output's gradient, query, key, value and output.
+def _by_products(query: Tensor, keys: int) -> bool:
+    """Whether a part of an attention is computed by matrix products and a softmax instead of aten's flash kernels.
 
-    aten's flash kernel takes two to six times as long in bf16 as matrix products do, as long as the scores are few.
+    Measured on AVX-512 with bf16: products take a half to a sixth of the kernels' time in bf16 as long as the scores are few,
+    and in fp32 two thirds of it where sequences are as short as thoughts.
     """
-    grad, query, key, value, output = parts
-    if query.dtype == torch.float32 or lse_nHS.numel() * key.shape[2] > FEW_SCORES:
-        return _flash_backward(*parts, lse_nHS, 0.0, causal, scale=scale)
+    few = query.shape[:-1].numel() * keys <= FEW_SCORES
+    return few and (query.dtype == torch.bfloat16 or keys <= SHORT_KEYS)
+
+
+def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
     scores = (query @ key.transpose(-1, -2)).float().mul_(scale)
     if causal:
-        length = key.shape[2]
-        scores += scores.new_full((length, length), float("-inf")).triu_(1)
-    weights = scores.sub_(lse_nHS.unsqueeze(-1)).exp_().to(query.dtype)
+        scores += scores.new_full(scores.shape[-2:], float("-inf")).triu_(1)
+    return scores
+
+
+def _part_forward(parts: Sequence[Tensor], causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of one part. ``parts`` are query, key and value, all (n, H, length, d)."""
+    query, key, value = parts
+    if not _by_products(query, key.shape[2]):
+        return _flash(*parts, 0.0, causal, scale=scale)
+    scores = _scores(query, key, causal, scale)
+    weights = scores.softmax(dim=-1)
+    lse_nHS = scores.amax(dim=-1) - weights.amax(dim=-1).log()  # the largest weight is exp(largest score - lse)
+    return weights.to(query.dtype) @ value, lse_nHS
+
+
+def _part_backward(parts: Sequence[Tensor], lse_nHS: Tensor, causal: bool, scale: float) -> Sequence[Tensor]:
+    """Gradients for query, key and value of one part. ``parts`` are the output's gradient, query, key, value and output."""
+    grad, query, key, value, output = parts
+    if not _by_products(query, key.shape[2]):
+        return _flash_backward(*parts, lse_nHS, 0.0, causal, scale=scale)
+    weights = _scores(query, key, causal, scale).sub_(lse_nHS.unsqueeze(-1)).exp_().to(query.dtype)
     d_value = weights.transpose(-1, -2) @ grad
     delta = (grad * output).sum(
         dim=-1, keepdim=True, dtype=torch.float32
