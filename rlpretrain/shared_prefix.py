@@ -25,7 +25,6 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IMPLEMENTATION = "shared_prefix"  # its name among transformers' attention implementations
 FEW_SCORES = 2**23  # of all heads together, 32 MiB in fp32
-SHORT_KEYS = 128
 SHORT, PADDING = 8, 1.1  # a bucket's longest sequence: so many tokens and times longer than its shortest
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -253,11 +252,9 @@ class _InParts(torch.autograd.Function):
 def _by_products(query: Tensor, keys: int) -> bool:
     """Whether a part of an attention is computed by matrix products and a softmax instead of aten's flash kernels.
 
-    Measured on AVX-512 with bf16: products take a half to a sixth of the kernels' time in bf16 as long as the scores are few,
-    and in fp32 two thirds of it where sequences are as short as thoughts.
+    In bf16 products take a half to a sixth of the kernels' time as long as the scores are few; in fp32 they are no faster.
     """
-    few = query.shape[:-1].numel() * keys <= FEW_SCORES
-    return few and (query.dtype == torch.bfloat16 or keys <= SHORT_KEYS)
+    return query.dtype == torch.bfloat16 and query.shape[:-1].numel() * keys <= FEW_SCORES
 
 
 def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
@@ -285,9 +282,7 @@ def _part_backward(parts: Sequence[Tensor], lse_nHS: Tensor, causal: bool, scale
         return _flash_backward(*parts, lse_nHS, 0.0, causal, scale=scale)
     weights = _scores(query, key, causal, scale).sub_(lse_nHS.unsqueeze(-1)).exp_().to(query.dtype)
     d_value = weights.transpose(-1, -2) @ grad
-    delta = (grad * output).sum(
-        dim=-1, keepdim=True, dtype=torch.float32
-    )  # every row's gradient weighted by its attention
+    delta = (grad * output).sum(dim=-1, keepdim=True, dtype=torch.float32)  # what keeps a row's weights at the sum of 1
     d_scores = (grad @ value.transpose(-1, -2)).sub_(delta).mul_(weights).mul_(scale)
     return d_scores @ key, d_scores.transpose(-1, -2) @ query, d_value
 

@@ -78,7 +78,8 @@ class Optimization:
                 f"the gradient of step {self.done + 1} is not finite; lower optimizer.learning_rate or inspect the data"
             )
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        # On a CPU gradients keep their place: freed and asked for again, they would leave holes in the heap.
+        self.optimizer.zero_grad(set_to_none=self.parameters[0].device.type != "cpu")
         self.done += 1
         return {"optim/lr": rate, "optim/grad_norm": norm}
 
