@@ -1,4 +1,4 @@
-"""The command line: python -m pipelines compile | run | compare."""
+"""The command line: python -m pipelines compile | run | plan | compare."""
 
 import json
 import os
@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
-from pipelines.profile import load_profile, names, parse_changes
+from pipelines.profile import HardwareSettings, load_profile, names, parse_changes
 from rlpretrain.errors import UserError
+from rlpretrain.settings import parse_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 Endpoint = Annotated[
@@ -73,6 +74,9 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help="runs, with seeds one apart, compared together")] = 1,
     arms: Arms = None,
     change: Changes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="one small step a stage, on rows and a random model of the same kinds")
+    ] = False,
     artifacts: Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")] = "s3://rlp/runs",
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
@@ -84,6 +88,10 @@ def run(
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
     from pipelines.comparing import compare_uris
 
+    if dry_run:
+        from pipelines.dry_run import shrunk
+
+        settings = shrunk(settings)
     if debug:
         os.environ[local.DEBUG] = "1"
     name = name or local.default_name(profile, seed)
@@ -102,6 +110,30 @@ def run(
     local.point_latest(runs, name)
     _summarise(report)
     print(f"artifacts: {' '.join(uris)}")
+
+
+@app.command()
+def plan(
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")],
+    gpu: Annotated[str | None, typer.Option(help="a100, h100, h200, b200, l40s; default: the profile's")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="GPU nodes; default: the profile's")] = None,
+    arms: Arms = None,
+    change: Changes = None,
+) -> None:
+    """Say what a run takes before anything is spent: tokens, FLOPs, memory a GPU, storage, hours."""
+    chosen = _arms(arms)
+    settings = load_profile(profile, parse_changes(change or []))
+    from rich.console import Console
+
+    from pipelines.plan import make_plan
+    from pipelines.planned import show_plan
+
+    given = {key: value for key, value in (("gpu", gpu), ("nodes", nodes)) if value is not None}
+    hardware = settings.hardware
+    if given:
+        values = (hardware.model_dump() if hardware else {}) | given
+        hardware = parse_settings(HardwareSettings, values, "plan")
+    show_plan(make_plan(settings, chosen, hardware), Console(width=None if sys.stdout.isatty() else 120))
 
 
 @app.command()

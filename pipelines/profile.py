@@ -2,9 +2,10 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from pipelines.arms import DERIVED, add_derived_arms
 from rlpretrain.errors import UserError
@@ -20,9 +21,23 @@ from rlpretrain.settings import (
 )
 
 
+class HardwareSettings(Settings):
+    """The GPU nodes that a profile is meant for."""
+
+    gpu: Literal["a100", "h100", "h200", "b200", "l40s"] = "h100"
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(8, ge=1)
+
+    @property
+    def gpus(self) -> int:
+        """All of them."""
+        return self.nodes * self.gpus_per_node
+
+
 class Profile(Settings):
     """One settings object a task of the DAG."""
 
+    hardware: HardwareSettings | None = Field(None, description="none: a laptop will do")
     shard_benchmarks: ShardDataSettings
     shard_base_corpus: ShardDataSettings
     shard_corpus: ShardDataSettings
@@ -52,8 +67,7 @@ def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
     """
     if name not in names():
         raise UserError(f"unknown profile '{name}'; known: {', '.join(names())}")
-    values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
-    values.pop("shared", None)  # holds YAML anchors alone
+    values = _read(name)
     changes = changes or {}
     late = {field for field in changes if field.partition(".")[0] in DERIVED}
     for field in changes.keys() - late:
@@ -62,6 +76,23 @@ def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
     for field in late:
         _set(values, field, changes[field])
     return parse_settings(Profile, values, f"profile {name}")
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A profile's file, over the one that it extends."""
+    values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
+    values.pop("shared", None)  # holds YAML anchors alone
+    parent = values.pop("extends", None)
+    return values if parent is None else _over(_read(parent), values)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def parse_changes(pairs: list[str]) -> dict[str, Any]:

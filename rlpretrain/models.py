@@ -10,13 +10,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
+from rlpretrain.architectures import random_model
 from rlpretrain.errors import UserError
 from rlpretrain.gradients import use_direct_embeddings
 from rlpretrain.linear import use_fast_linears
@@ -49,34 +48,10 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A randomly initialised Llama for ``tokenizer``, in fp32; UserError when the shape does not work out."""
-    if settings.width % settings.heads or settings.width // settings.heads % 2:
-        raise UserError(
-            f"architecture: width {settings.width} does not give {settings.heads} heads an even number of channels each; "
-            "mend width or heads"
-        )
-    if settings.heads % settings.key_value_heads:
-        raise UserError(
-            f"architecture: {settings.heads} heads cannot share {settings.key_value_heads} key_value_heads evenly; "
-            "give a divisor"
-        )
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.width,
-        intermediate_size=settings.feed_forward,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.key_value_heads,
-        max_position_embeddings=settings.max_positions,
-        tie_word_embeddings=True,
-        initializer_range=settings.width**-0.5,  # 0.02 suits widths of thousands; a narrow model barely learns from it
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    """A randomly initialised model for ``tokenizer``, in fp32; UserError when the shape does not work out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model = random_model(settings, tokenizer)
     use_fast_layers(model)
     return model
 

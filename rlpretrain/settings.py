@@ -71,6 +71,9 @@ class SourceSettings(Settings):
     dataset: str | None = Field(None, description="huggingface: dataset id, for example openai/gsm8k")
     subset: str | None = Field(None, description="huggingface: configuration name of the dataset")
     revision: str | None = Field(None, description="huggingface: commit or tag; required, so that a run is repeatable")
+    file: str | None = Field(
+        None, description="huggingface: one JSON-lines file of the data set, where its own configuration cannot be read"
+    )
     split: str = Field("train", description="huggingface: split; generator: which of its disjoint parts (train, test)")
     path: str | None = Field(None, description="jsonl, parquet, text: a file, a folder, or an s3:// prefix")
     generator: str | None = Field(None, description="generator: name in rlpretrain.data.sources.GENERATORS")
@@ -172,14 +175,31 @@ class OptimizerSettings(Settings):
 
 
 class ArchitectureSettings(Settings):
-    """A fresh Llama-shaped model, for profiles that train their base themselves."""
+    """The shape of a model: of a fresh one, or of the imported one, for plans and dry runs."""
 
-    layers: int = Field(3, ge=1)
+    family: Literal["llama", "qwen3", "nemotron_h"] = Field("llama", description="transformers' model class")
+    layers: int = Field(3, ge=1, description="llama, qwen3")
     width: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
     key_value_heads: int = Field(4, ge=1)
     feed_forward: int = Field(512, ge=8)
     max_positions: int = Field(512, ge=2)
+    head_width: int | None = Field(None, ge=2, multiple_of=2, description="channels a head; default: width / heads")
+    vocabulary: int | None = Field(None, ge=2, description="rows of the embedding; default: the tokenizer's")
+    tied: bool = Field(True, description="whether embedding and LM head are one")
+    pattern: str | None = Field(
+        None, pattern=r"^[M*-]+$", description="nemotron_h: a letter a layer, M Mamba-2, * attention, - feed-forward"
+    )
+    mamba_heads: int = Field(8, ge=1)
+    mamba_head_width: int = Field(16, ge=1)
+    mamba_state: int = Field(16, ge=1)
+    mamba_groups: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.family == "nemotron_h") != (self.pattern is not None):
+            raise ValueError("family 'nemotron_h' needs 'pattern', and no other family has one")
+        return self
 
 
 class LikelihoodSettings(Settings):

@@ -7,6 +7,8 @@ those of the data sets' pages; a row that lacks one is refused by `rlpretrain.da
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from rlpretrain.answers import BOXED, last_answer
@@ -14,6 +16,7 @@ from rlpretrain.data.documents import Document
 
 Row = Mapping[str, Any]
 Conversion = Callable[[Row], Document | None]  # None leaves the row out
+SAMPLES = Path(str(files("rlpretrain.data").joinpath("samples")))  # rows of ours in the schemas, a file a conversion
 LETTERS = "ABCDEFGHIJ"
 _ASK = "Think it through, then give the final answer in \\boxed{}."
 _CHOOSE = "Think it through, then give the letter of the right option in \\boxed{}."
@@ -69,6 +72,11 @@ def _problem_and_solution(row: Row) -> Document:
     return Document(f"{row['problem'].strip()}\n\n{row['solution'].strip()}")
 
 
+def _crossthink(row: Row) -> Document:
+    """Nemotron-CrossThink's question with its short answer as one text, for pretraining; it holds no solutions."""
+    return Document(f"{row['prompt'][-1]['content'].strip()}\n\n{row['reward_model']['ground_truth'].strip()}")
+
+
 def _openthoughts(row: Row) -> Document | None:
     """The first exchange of OpenThoughts3; left out unless a closed thought is followed by a boxed answer (paper, SFT)."""
     prompt, response = (turn["value"] for turn in row["conversations"][:2])
@@ -80,6 +88,7 @@ def _openthoughts(row: Row) -> Document | None:
 CONVERSIONS: Mapping[str, Conversion] = {
     "aime25": _item("problem", "answer"),
     "amc23": _item("question", "answer"),
+    "crossthink": _crossthink,
     "gpqa": _gpqa,
     "gsm8k": _gsm8k,
     "math500": _item("problem", "answer"),

@@ -44,13 +44,22 @@ def _huggingface(settings: SourceSettings, seed: int, scratch: Path) -> Iterator
     import datasets
 
     try:
-        rows = datasets.load_dataset(
-            str(settings.dataset), settings.subset, revision=settings.revision, split=settings.split, streaming=True
-        )
+        if settings.file is not None:
+            place = f"hf://datasets/{settings.dataset}@{settings.revision}/{settings.file}"
+            rows = datasets.load_dataset("json", data_files=place, split="train", streaming=True)
+        else:
+            rows = datasets.load_dataset(
+                str(settings.dataset), settings.subset, revision=settings.revision, split=settings.split, streaming=True
+            )
         yield from _documents(rows, settings, f"data set {settings.dataset}")
     except UserError:
         raise
     except Exception as error:  # the hub's client raises a dozen unrelated types: all mean that it cannot be read
+        if "gated" in str(error).lower():
+            raise UserError(
+                f"source '{settings.name}': data set {settings.dataset} is gated; accept its terms on its page, then set "
+                "HF_TOKEN to a token that may read it"
+            ) from None
         raise UserError(
             f"source '{settings.name}': cannot read data set {settings.dataset} at {settings.revision}: "
             f"{one_line(error)}; check id, subset, revision, split, access and network"

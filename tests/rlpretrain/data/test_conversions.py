@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from rlpretrain.data.conversions import CONVERSIONS
+from rlpretrain.data.conversions import CONVERSIONS, SAMPLES
 from rlpretrain.data.documents import Document
 from rlpretrain.data.sources import read_source
 from rlpretrain.errors import UserError
 from rlpretrain.settings import SourceSettings, parse_settings
 
-ROWS = Path(__file__).parents[2] / "fixtures" / "benchmarks"
+ROWS = SAMPLES
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -95,3 +95,7 @@ def test_wrong_conversions_are_told(tmp_path: Path) -> None:
         list(read_source(settings, seed=0, scratch=tmp_path))
     with pytest.raises(UserError, match="kind 'text' has no rows"):
         parse_settings(SourceSettings, {"name": "a", "kind": "text", "path": "x", "conversion": "mmlu"})
+
+
+def test_crossthink_is_a_question_and_its_answer() -> None:
+    assert [document.text for document in converted("crossthink")][1] == "What is 3 + 9?\n\n12"

@@ -8,13 +8,14 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from rlpretrain.data.build import build_shards
+from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.evaluation.run import run_suite
 from rlpretrain.evaluation.suites import load_suite
 from rlpretrain.models import load_tokenizer, new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import ArchitectureSettings, EvaluateSettings, ShardDataSettings
 
-ROWS = Path(__file__).parents[2] / "fixtures" / "benchmarks"
+ROWS = SAMPLES
 SUITE = load_suite("paper")[0]
 SOURCES = {benchmark.items or name for name, benchmark in SUITE.benchmarks.items()}
 CONVERSION = {"gpqa_diamond": "gpqa"}  # else the benchmark's name

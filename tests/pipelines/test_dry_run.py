@@ -1,0 +1,90 @@
+"""The paper's profiles, small: the whole DAG on rows of ours and random models of the same class, one step a stage."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.dry_run import shrunk
+from pipelines.profile import load_profile, names
+from rlpretrain.data.conversions import SAMPLES
+from rlpretrain.errors import UserError
+from rlpretrain.evaluation.suites import load_suite
+from rlpretrain.report.evaluations import ARMS
+
+ROOT = Path(__file__).parents[2]
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+RUNS = {"qwen3-1.7b": ARMS, "nemotron-nano-12b-v2": ("base", "rlp")}  # a dense model, and the hybrid
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The folders of the dry runs, side by side, each with a server of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | OFFLINE
+    folders = {name: tmp_path_factory.mktemp(name) for name in RUNS}
+    started = {}
+    for name, folder in folders.items():
+        command = [sys.executable, "-m", "pipelines", "run", "--dry-run", "--profile", name, "--name", "dry"]
+        command += ["--arms", ",".join(RUNS[name]), "--runs", str(folder)]
+        started[name] = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    try:
+        for name, process in started.items():
+            said, _ = process.communicate()
+            assert process.returncode == 0, f"{name}:\n{said}"
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()
+    yield folders
+
+
+@pytest.mark.parametrize("profile", RUNS)
+def test_every_arm_passes_through_the_whole_dag(runs: dict[str, Path], profile: str) -> None:
+    results = json.loads((runs[profile] / "dry" / "report" / "results.json").read_text())
+    models = {(model["arm"], model["stage"]) for model in results["models"]}
+    assert models == {(arm, stage) for arm in RUNS[profile] for stage in ("pretrained", "sft", "rlvr")}
+    assert results["benchmarks"] == load_suite("paper")[0].groups
+    assert all("overall_as_printed" in model["averages"] for model in results["models"])
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_small_twin_keeps_what_makes_the_profile(name: str) -> None:
+    profile = load_profile(name)
+    small = shrunk(profile)
+    assert small.base.architecture.family == profile.base.architecture.family
+    assert small.evaluate.suite == profile.evaluate.suite
+    assert small.rlvr.answer_pattern == profile.rlvr.answer_pattern
+    for task in ("shard_benchmarks", "shard_corpus", "shard_sft", "shard_rlvr"):
+        before, after = getattr(profile, task).sources, getattr(small, task).sources
+        assert [source.name for source in before] == [source.name for source in after]
+        assert [source.conversion for source in before] == [source.conversion for source in after]
+        assert all(source.kind != "huggingface" for source in after)
+    for arm in ("cpt_flops", "rlp", "rpt"):
+        part = getattr(small, arm).thinking or getattr(small, arm).likelihood
+        assert part is None or part.steps <= 3
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_profile(name).hardware])
+def test_the_papers_sources_are_pinned_and_have_rows_of_their_schema(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.base.initial_revision is not None and len(profile.base.initial_revision) == 40
+    for task in ("shard_benchmarks", "shard_base_corpus", "shard_corpus", "shard_sft", "shard_rlvr"):
+        settings = getattr(profile, task)
+        assert settings.tokenizer.name == profile.base.initial_model
+        assert settings.tokenizer.revision == profile.base.initial_revision
+        for source in settings.sources:
+            assert source.revision is not None and len(source.revision) == 40
+            assert (SAMPLES / f"{source.conversion}.jsonl").is_file()
+
+
+def test_a_source_without_a_conversion_cannot_be_stood_in_for() -> None:
+    change = {"shard_corpus.sources.0.conversion": None}
+    with pytest.raises(UserError, match="dry run: source 'crossthink-qa' names no conversion"):
+        shrunk(load_profile("qwen3-1.7b", change))
