@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlpretrain.report.claims import judge
+from rlpretrain.report.claims import judge, pairs
 from rlpretrain.report.evaluations import ARMS, STAGES, Evaluation, Key, Pooled, pool, read_evaluation
 from rlpretrain.report.markdown import markdown
 from rlpretrain.report.page import page
@@ -25,6 +26,7 @@ from rlpretrain.report.results import (
     parse_results,
 )
 from rlpretrain.report.statistics import Bootstrap, Interval, Weights
+from rlpretrain.report.tables import sections
 from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent
 from rlpretrain.settings import CompareSettings
 
@@ -60,7 +62,7 @@ def collect(runs: Sequence[Mapping[Key, Evaluation]], settings: CompareSettings)
     differences = [
         _difference(first, second, stage, pooled[first, stage], pooled[second, stage], bootstrap)
         for stage in STAGES
-        for first, second in (*(("rlp", arm) for arm in ARMS if arm != "rlp"), ("cpt", "base"))
+        for first, second in pairs()
         if (first, stage) in pooled and (second, stage) in pooled
     ]
     some = next(iter(pooled.values())).parts[0]
@@ -72,7 +74,7 @@ def collect(runs: Sequence[Mapping[Key, Evaluation]], settings: CompareSettings)
         bootstrap_samples=settings.bootstrap_samples,
         repeats=some.repeats,
         benchmarks=some.groups,
-        claims=judge(models, differences, settings.confidence),
+        claims=judge(models, differences, settings.confidence, settings.profile),
         models=models,
         differences=differences,
         curves=_curves(pooled),
@@ -200,6 +202,13 @@ def _thoughts(pooled: Mapping[Key, Pooled]) -> list[Thought]:
     ]
 
 
+def _counted(verdict: str, count: int) -> str:
+    """2 hold, 1 fails, 20 were not tested."""
+    if verdict == "not tested":
+        return "were not tested" if count > 1 else "was not tested"
+    return verdict.removesuffix("s") if count > 1 else verdict
+
+
 def _fields(interval: Interval) -> dict[str, Any]:
     return {"estimate": round(interval.estimate, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
 
@@ -216,8 +225,14 @@ def summary_lines(results: dict[str, Any]) -> list[str]:
     """What the command line says at the end of a run: the verdicts, then the average of every model."""
     parsed = parse_results(results)
     lines = [""]
-    for claim in parsed.claims:
+    (_, headline), *ledger = sections(parsed.claims)
+    for claim in headline:
         lines += [f"{claim.verdict.upper():>10}  {claim.statement}", f"{'':>10}  {claim.detail}"]
+    counts = Counter(claim.verdict for _, claims in ledger for claim in claims)
+    lines += [
+        "",
+        f"Of the paper's other claims {', '.join(f'{count} {_counted(v, count)}' for v, count in counts.items())}.",
+    ]
     scale = f"{100 * parsed.confidence:g}% interval over questions"
     lines += ["", f"Average accuracy in percent, pass@1[{parsed.repeats}], [{scale}]:"]
     stages = [stage for stage in STAGES if any(model.stage == stage for model in parsed.models)]

@@ -1,22 +1,35 @@
 """The comparison as Markdown: verdicts, accuracies, held-out gain, provenance."""
 
+from collections.abc import Sequence
+
 from rlpretrain.report.evaluations import STAGES
-from rlpretrain.report.results import Results
-from rlpretrain.report.tables import accuracy_table, gain_rows
+from rlpretrain.report.results import ClaimResult, Results
+from rlpretrain.report.tables import accuracy_table, gain_rows, sections
 from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES, column_name, nats, percent
 
 
 def markdown(results: Results) -> str:
     """report.md. Holds no text that a model wrote."""
     lines = [f"# {_cell(results.title)}", "", note(results), "", "## What the run shows", ""]
-    for claim in results.claims:
+    headline, *ledger = sections(results.claims)
+    for claim in headline[1]:
         runs = _by_run(claim.by_run, claim.unit) if results.runs > 1 and claim.by_run else ""
         lines.append(f"- **{claim.verdict}**: {claim.statement}. {claim.detail}{runs}. {claim.rule}")
+    lines += ["", "## The paper's claims", "", *_ledger(ledger)]
     lines += ["", "## Accuracy (%)", "", *_accuracy(results)]
     if gain_rows(results):
         lines += ["", "## Thoughts on held-out text", "", *_gains(results)]
     lines += ["", "## Provenance", "", *_provenance(results)]
     return "\n".join(lines) + "\n"
+
+
+def _ledger(ledger: Sequence[tuple[str, Sequence[ClaimResult]]]) -> list[str]:
+    rows = [
+        [title, claim.statement, claim.verdict, claim.detail, claim.paper]
+        for title, claims in ledger
+        for claim in claims
+    ]
+    return [*_head(["section", "claim", "verdict", "this run", "the paper (%)"]), *map(_row, rows)]
 
 
 def note(results: Results) -> str:

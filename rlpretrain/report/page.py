@@ -13,7 +13,7 @@ from rlpretrain.report.evaluations import STAGES
 from rlpretrain.report.markdown import note
 from rlpretrain.report.plots import Chart, result_charts, training_charts
 from rlpretrain.report.results import Model, Results
-from rlpretrain.report.tables import accuracy_table, gain_rows, interval_bar
+from rlpretrain.report.tables import accuracy_table, gain_rows, interval_bar, sections
 from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES, column_name
 
 MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
@@ -24,6 +24,7 @@ TOKEN_SHOWN = 60  # characters of the next token
 
 def page(results: Results) -> str:
     """The page. The same results give the same bytes."""
+    headline = sections(results.claims)[0][1]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlpretrain.report", "."),
         autoescape=True,
@@ -43,7 +44,8 @@ def page(results: Results) -> str:
         results=results,
         note=note(results),
         marks=MARKS,
-        claims=[(claim, interval_bar(claim, results)) for claim in results.claims],
+        headline=[(claim, interval_bar(claim, headline)) for claim in headline],
+        ledger=sections(results.claims)[1:],
         table=accuracy_table(results),
         gains=gain_rows(results),
         charts=shown,

@@ -84,13 +84,15 @@ class ClaimResult(_Part):
     """A claim, the rule that decides it, and what the figures say."""
 
     name: str
+    section: str = Field(description="heading of the ledger that it stands under")
     statement: str
     rule: str
     verdict: Verdict
     unit: Literal["points", "nats"]
     figure: Figure | None = Field(description="the difference that decided; null when not tested")
     by_run: list[float] = Field(description="the same difference in each run")
-    detail: str = Field(description="the deciding figures in words")
+    detail: str = Field(description="the deciding figures in words, or why it was not tested")
+    paper: str = Field(description="where the paper says it, with its figures in percent; empty when it does not")
 
 
 class Thought(_Part):

@@ -1,6 +1,6 @@
 """Tables of the page and of its Markdown twin, as plain rows of figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlpretrain.report.evaluations import ARMS, STAGES
@@ -58,11 +58,19 @@ class IntervalBar:
     estimate: float
 
 
-def interval_bar(claim: ClaimResult, results: Results) -> IntervalBar | None:
+def sections(claims: Sequence[ClaimResult]) -> list[tuple[str, list[ClaimResult]]]:
+    """Claims by the headings that they stand under, in their order; the first heading's are the page's headline."""
+    found: dict[str, list[ClaimResult]] = {}
+    for claim in claims:
+        found.setdefault(claim.section, []).append(claim)
+    return list(found.items())
+
+
+def interval_bar(claim: ClaimResult, others: Sequence[ClaimResult]) -> IntervalBar | None:
     """Where the claim's interval lies. Claims of one unit share one scale, so that their bars can be compared."""
     if claim.figure is None:
         return None
-    shown = [other.figure for other in results.claims if other.figure and other.unit == claim.unit]
+    shown = [other.figure for other in others if other.figure and other.unit == claim.unit]
     left = min(0.0, *(figure.low for figure in shown))
     right = max(0.0, *(figure.high for figure in shown))
     margin = (right - left) * 0.08 or 1.0

@@ -20,6 +20,10 @@ def compare(runs, output) -> Results:
     return parse_results(json.loads((output / "results.json").read_text()))
 
 
+def headline(results):
+    return [claim for claim in results.claims if claim.section == results.claims[0].section]
+
+
 def test_a_whole_run(run_of, tmp_path):
     results = compare([run_of("run")], tmp_path / "out")
     assert [(model.arm, model.stage) for model in results.models[:4]] == [
@@ -29,7 +33,7 @@ def test_a_whole_run(run_of, tmp_path):
         ("cpt", "pretrained"),
     ]
     assert len(results.models) == 9 and len(results.differences) == 9 and len(results.thoughts) == 10
-    assert [claim.verdict for claim in results.claims] == ["holds"] * 5
+    assert [claim.verdict for claim in headline(results)] == ["holds"] * 5
     for model in results.models:
         assert model.averages["overall"].estimate == pytest.approx(
             fmean(row.estimate for row in model.accuracy.values()), abs=1e-5
@@ -44,7 +48,7 @@ def test_a_whole_run(run_of, tmp_path):
 def test_a_failed_claim_is_said_to_have_failed(run_of, tmp_path):
     run = run_of("run", keys=PRETRAINED[::2], skill=0.4, gain=-0.5)
     results = compare([run], tmp_path / "out")
-    assert [claim.verdict for claim in results.claims] == ["fails", "fails", *["not tested"] * 3]
+    assert [claim.verdict for claim in headline(results)] == ["fails", "fails", *["not tested"] * 3]
     assert "**fails**: On held-out text" in (tmp_path / "out" / "report.md").read_text()
 
 
