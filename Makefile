@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROFILE ?= mini
 SEEDS ?= 1
+SWEEPS ?= rollouts,thought_budget,kl_weight
 STAMP := .venv/.installed
 
 # $(call debian,PACKAGES,WHY): root installs Debian packages, others are told which ones.
@@ -12,7 +13,7 @@ debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo "$(2): apt-get install $(1)"; exit 1; fi
 
-.PHONY: help setup demo test browser bench lint format compile clean
+.PHONY: help setup demo ablations test browser bench lint format compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +34,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup ## run the small reproduction to its report [PROFILE=mini SEEDS=1]
 	$(BIN)/python -m pipelines run --profile $(PROFILE) --seeds $(SEEDS)
+
+ablations: setup ## change one setting of RLP at a time, to a page of curves [PROFILE=mini SWEEPS=rollouts,thought_budget,kl_weight]
+	$(BIN)/python -m pipelines ablate --profile $(PROFILE) --sweeps $(SWEEPS)
 
 test: setup browser ## run the tests
 	$(BIN)/python -m pytest

@@ -22,15 +22,19 @@ from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
 DEBUG = "RLP_DEBUG"
-STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare")
+STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare", "ablate")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input of a stage: the kind of its artifact, and whether the stage runs without it."""
+    """An input of a stage: the kind of its artifact, whether the stage runs without it, and whether it takes several.
+
+    Several are named NAME.0, NAME.1 and so on.
+    """
 
     kind: str
     required: bool = True
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,13 @@ def _reported(error: UserError) -> int:
 
 
 def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path, publish_uri: str) -> Manifest:
-    unknown = sorted(set(inputs) - set(stage.inputs))
-    if unknown:
-        raise UserError(f"{stage.name}: unknown input '{unknown[0]}'; known: {', '.join(stage.inputs)}")
+    specs = {name: _spec(stage, name) for name in sorted(inputs)}
+    given = {name.partition(".")[0] for name in inputs}
     for name, spec in stage.inputs.items():
-        if spec.required and name not in inputs:
-            raise UserError(f"{stage.name}: input '{name}' is missing; give --input {name}=PATH")
-    digests = {name: verify(path, stage.inputs[name].kind).digest for name, path in sorted(inputs.items())}
+        if spec.required and name not in given:
+            example = f"{name}.0" if spec.many else name
+            raise UserError(f"{stage.name}: input '{name}' is missing; give --input {example}=PATH")
+    digests = {name: verify(inputs[name], spec.kind).digest for name, spec in specs.items()}
     if publish_uri:
         from rlpretrain.storage import connect, upload_folder  # boto3 is needed for publishing alone
 
@@ -113,6 +117,16 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
     if publish_uri:
         upload_folder(output, publish_uri)
     return manifest
+
+
+def _spec(stage: Stage, name: str) -> InputSpec:
+    """What the stage says of an input; UserError when it has none of that name."""
+    family, dot, number = name.partition(".")
+    spec = stage.inputs.get(family)
+    if spec is None or bool(dot) != spec.many or (spec.many and not number.isdecimal()):
+        known = ", ".join(f"{known}.0" if spec.many else known for known, spec in stage.inputs.items())
+        raise UserError(f"{stage.name}: unknown input '{name}'; known: {known}")
+    return spec
 
 
 def _start(output: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: python -m pipelines compile | run | plan | compare."""
+"""The command line: python -m pipelines compile | run | ablate | plan | compare."""
 
 import json
 import os
@@ -20,6 +20,7 @@ Endpoint = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
+Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
 ]
@@ -39,21 +40,22 @@ def compile_command(
 ) -> None:
     """Write pipelines/compiled/*.yaml, the DAG as Kubeflow takes it, or one of your own choice to --output."""
     from pipelines.compiling import checked_in, compiled_text
+    from pipelines.reproduction import reproduction
 
     if output is not None:
         if profile is None:
             raise UserError("--output: name the --profile to compile")
-        text = compiled_text(profile, load_profile(profile, parse_changes(change or [])), _arms(arms))
-        output.write_text(text, encoding="utf-8")
+        pipeline = reproduction(profile, load_profile(profile, parse_changes(change or [])), _arms(arms))
+        output.write_text(compiled_text(pipeline), encoding="utf-8")
         print(output)
         return
     if arms or change:
         raise UserError("--arms and --set go with --output FILE; pipelines/compiled holds the profiles as they are")
     if profile is not None:
         load_profile(profile)
-    for name, (its_profile, its_arms) in checked_in().items():
-        if profile in (None, its_profile):
-            _compile(name, compiled_text(its_profile, arms=its_arms), check)
+    for name, make in checked_in().items():
+        if profile is None or name.partition("-")[2] == f"{profile}.yaml":
+            _compile(name, compiled_text(make()), check)
 
 
 def _compile(name: str, text: str, check: bool) -> None:
@@ -77,7 +79,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="one small step a stage, on rows and a random model of the same kinds")
     ] = False,
-    artifacts: Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")] = "s3://rlp/runs",
+    artifacts: Artifacts = "s3://rlp/runs",
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
     debug: Debug = False,
@@ -87,6 +89,7 @@ def run(
     settings = load_profile(profile, parse_changes(change or []))
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
     from pipelines.comparing import compare_uris
+    from pipelines.reproduction import reproduction
 
     if dry_run:
         from pipelines.dry_run import shrunk
@@ -102,14 +105,51 @@ def run(
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
-            uris.append(local.run_local(part, profile, settings, its_seed, runs, artifacts, chosen))
+            pipeline = reproduction(profile, settings, chosen)
+            uris.append(local.run_local(part, pipeline, its_seed, runs, artifacts))
         if seeds == 1:
-            local.fetch_report(uris[0], report)
+            local.fetch_report(f"{uris[0]}/compare", report)
         else:
             compare_uris(uris, report, settings.compare)
     local.point_latest(runs, name)
     _summarise(report)
     print(f"artifacts: {' '.join(uris)}")
+
+
+@app.command()
+def ablate(
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")] = "mini",
+    sweeps: Annotated[str, typer.Option(help="ablations with commas between them, or all of the profile's")] = "all",
+    name: Annotated[
+        str | None, typer.Option(help="name of the run; default: ablations, profile, time and seed")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    change: Changes = None,
+    artifacts: Artifacts = "s3://rlp/runs",
+    endpoint: Endpoint = None,
+    runs: Runs = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Change one setting of RLP at a time on this machine; a page of curves beside the paper's."""
+    settings = load_profile(profile, parse_changes(change or []))
+    from pipelines import local
+    from pipelines.ablations import ablations, make_points, parse_sweeps
+
+    chosen = parse_sweeps(sweeps, settings)
+    points = make_points(settings, chosen)
+    if debug:
+        os.environ[local.DEBUG] = "1"
+    name = name or f"ablations-{local.default_name(profile, seed)}"
+    local.check_free([name], runs)
+    with local.storage(runs, endpoint):
+        print(f"run {name}, profile {profile}, {len(points)} points of {', '.join(chosen)}", flush=True)
+        pipeline = ablations(profile, settings, chosen, parallelism=1)
+        tasks = 6 + 2 * len(points.rlp) + 3 * len(points.corpora)
+        uri = local.run_local(name, pipeline, seed, runs, artifacts, tasks)
+        local.fetch_report(f"{uri}/ablate", runs / name / "report")
+    local.point_latest(runs, name)
+    _summarise_ablations(runs / name / "report")
+    print(f"artifacts: {uri}")
 
 
 @app.command()
@@ -164,6 +204,14 @@ def _summarise(report: Path) -> None:
 
     print("\n".join(summary_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))))
     print(f"report: {report / 'index.html'}")
+
+
+def _summarise_ablations(report: Path) -> None:
+    from rlpretrain.report.ablations import ablation_lines
+    from rlpretrain.report.results import RESULTS_FILE
+
+    print("\n".join(ablation_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))))
+    print(f"page: {report / 'index.html'}")
 
 
 def main() -> int:

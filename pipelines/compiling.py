@@ -2,33 +2,50 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kfp import compiler
 
+from pipelines.ablations import ablations, parse_sweeps
 from pipelines.arms import DEFAULT_ARMS
-from pipelines.profile import Profile, load_profile, names
+from pipelines.profile import load_profile, names
 from pipelines.reproduction import reproduction
 from rlpretrain.report.evaluations import ARMS
 
 # The comment on top of the file prints every parameter's default; kfp takes the keys of a dict in an order that changes
 # with the process. The defaults stand below in a fixed order, so the comment does without them.
-_DICT_DEFAULT = re.compile(r"^(#\s+\w+: dict) \[Default: .*\]$", re.MULTILINE)
+_DICT_DEFAULT = re.compile(r"^(#\s+\w+: dict|list) \[Default: .*\]$", re.MULTILINE)
 
 
-def checked_in() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The files of pipelines/compiled: name to profile and arms, for every profile the reproduction and the extended one."""
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for profile in names():
-        found[f"reproduction-{profile}.yaml"] = (profile, DEFAULT_ARMS)
-        found[f"extended-{profile}.yaml"] = (profile, ARMS)
+ABLATED = ("mini", "qwen3-1.7b")  # the profiles whose ablations are checked in
+
+
+def checked_in() -> dict[str, Callable[[], Any]]:
+    """The files of pipelines/compiled: name to what makes its pipeline."""
+    found: dict[str, Callable[[], Any]] = {}
+    for name in names():
+        for kind, arms in (("reproduction", DEFAULT_ARMS), ("extended", ARMS)):
+            found[f"{kind}-{name}.yaml"] = partial(_reproduction, name, arms)
+    for name in ABLATED:
+        found[f"ablations-{name}.yaml"] = partial(_ablations, name)
     return found
 
 
-def compiled_text(name: str, profile: Profile | None = None, arms: Sequence[str] = DEFAULT_ARMS) -> str:
-    """The compiled reproduction of a profile, by default the one of that name; equal code gives equal text."""
+def compiled_text(pipeline: Any) -> str:
+    """A pipeline as YAML; equal code gives equal text."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(reproduction(name, profile or load_profile(name), arms), str(path))
+        compiler.Compiler().compile(pipeline, str(path))
         return _DICT_DEFAULT.sub(r"\1", path.read_text(encoding="utf-8"))
+
+
+def _reproduction(name: str, arms: Sequence[str]) -> Any:
+    return reproduction(name, load_profile(name), arms)
+
+
+def _ablations(name: str) -> Any:
+    profile = load_profile(name)
+    return ablations(name, profile, parse_sweeps("all", profile))

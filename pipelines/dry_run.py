@@ -40,6 +40,7 @@ def shrunk(profile: Profile) -> Profile:
         evaluate["held_out"] |= {"documents": 2, "group": 2, "max_context": 64, "batch": 8}
         evaluate["held_out"].setdefault("thought", {})["budget"] = _BUDGET
     values["compare"]["bootstrap_samples"] = 100
+    values.pop("ablations", None)
     return parse_settings(Profile, values, "dry run")
 
 

@@ -7,17 +7,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kfp import local
 
 from components.frame import DEBUG
-from pipelines.arms import DEFAULT_ARMS
-from pipelines.profile import Profile
 from pipelines.progress import Progress, captured, stage_error, tail
-from pipelines.reproduction import reproduction, task_names
+from pipelines.reproduction import task_names
 from rlpretrain.artifacts import code_digest
 from rlpretrain.errors import UserError
 from rlpretrain.s3server import EmbeddedS3
@@ -82,16 +81,8 @@ def make_folder(folder: Path, flag: str) -> Path:
     return folder
 
 
-def run_local(
-    name: str,
-    profile_name: str,
-    profile: Profile,
-    seed: int,
-    runs: Path,
-    artifacts_uri: str,
-    arms: Sequence[str] = DEFAULT_ARMS,
-) -> str:
-    """Run the reproduction to its end; returns the URI that holds its artifacts.
+def run_local(name: str, pipeline: Any, seed: int, runs: Path, artifacts_uri: str, tasks_in_all: int = 0) -> str:
+    """Run a pipeline to its end; returns the URI that holds its artifacts. ``tasks_in_all`` counts those in loops too.
 
     The tasks' own folders go when the run is complete, for their artifacts are in storage; a failed run keeps them.
     Raises UserError with the failed stage's own line when a stage was given something wrong, else TaskFailed.
@@ -102,8 +93,7 @@ def run_local(
     folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), raise_on_error=True)
-    pipeline = reproduction(profile_name, profile, arms)
-    progress = Progress(task_names(pipeline))
+    progress = Progress(task_names(pipeline), tasks_in_all)
     try:
         with captured(log, progress, everything=bool(os.environ.get(DEBUG))):
             pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri, code_digest=code_digest())
@@ -119,9 +109,9 @@ def run_local(
 
 
 def fetch_report(uri: str, folder: Path) -> None:
-    """The comparison of a run into ``folder``."""
+    """The page and its figures, an artifact at ``uri``, into ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
-    download_folder(f"{uri}/compare", folder)
+    download_folder(uri, folder)
 
 
 def point_latest(runs: Path, name: str) -> None:

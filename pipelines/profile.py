@@ -34,6 +34,27 @@ class HardwareSettings(Settings):
         return self.nodes * self.gpus_per_node
 
 
+class CorpusSweep(Settings):
+    """Documents that take the place of the profile's own."""
+
+    default: str = Field(description="name of the profile's own documents")
+    others: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="by name, settings over those of `shard_corpus`, for example `sources`"
+    )
+
+
+class AblationSettings(Settings):
+    """The values of each ablation, beside the profile's own."""
+
+    rollouts: tuple[int, ...] = Field((), description="thoughts a context, G")
+    thought_budget: tuple[int, ...] = Field((), description="tokens")
+    kl_weight: tuple[float, ...] = Field((), description="beta")
+    ema_decay: tuple[float, ...] = Field((), description="tau")
+    positions: tuple[int, ...] = Field((), description="positions a document, K")
+    corpus: CorpusSweep | None = None
+    domains: CorpusSweep | None = None
+
+
 class Profile(Settings):
     """One settings object a task of the DAG."""
 
@@ -52,6 +73,7 @@ class Profile(Settings):
     rlvr: ReinforceSettings
     evaluate: EvaluateSettings
     compare: CompareSettings
+    ablations: AblationSettings | None = Field(None, description="none: the profile has no ablations")
 
 
 def names() -> list[str]:

@@ -16,15 +16,17 @@ from pathlib import Path
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([^']+)'")
 _FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
-_STEP = re.compile(r"\b(?:base|cpt|rlp|rpt|sft|rlvr|format warm-up): step .*")
+_STEP = re.compile(r"\b(?:(?:base|cpt|rlp|rpt|sft|rlvr|format warm-up): step|point:) .*")
 _ERROR = re.compile(r"^\s*error: (.*\S)", re.MULTILINE)
 
 
 class Progress:
-    """Sums up the runner's lines. ``names`` maps its task keys (evaluate-5) to the names people know (evaluate-cpt-sft)."""
+    """Sums up the runner's lines. ``names`` maps its task keys (evaluate-5) to the names people know (evaluate-cpt-sft);
+    ``tasks`` is their number, with those in loops."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(self, names: Mapping[str, str], tasks: int = 0) -> None:
         self.names = names
+        self.tasks = tasks or len(names)
         self.finished = 0
         self.failed: str | None = None
         self._started: dict[str, float] = {}
@@ -33,7 +35,7 @@ class Progress:
         """What to show for a line of output; None when nothing."""
         if match := _STARTED.search(line):
             self._started[match[1]] = time.monotonic()
-            return f"[{self.finished + 1:>2}/{len(self.names)}] {self._name(match[1])}"
+            return f"[{self.finished + 1:>2}/{self.tasks}] {self._name(match[1])}"
         if match := _FINISHED.search(line):
             self.finished += 1
             if match[2] == "FAILURE":

@@ -3,7 +3,7 @@
 One definition runs on a laptop and on a cluster. Post-training settings and data are the same for every arm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipelines.arms import DEFAULT_ARMS
 from pipelines.profile import Profile
 
 # Parameters of a run with their defaults, and those that hold a stage's settings with the profile's field; each described.
-_RUN = {
+RUN_PARAMETERS = {
     "run_name": ("reproduction", "Name of the run, the last part of its place in storage."),
     "seed": (0, "Seed of data order, thoughts and evaluation; a seed repeats a run."),
     "artifacts_uri": ("s3://rlp/runs", "s3:// place that the run's artifacts are published under."),
@@ -53,24 +53,30 @@ def reproduction(profile_name: str, profile: Profile, arms: Sequence[str] = DEFA
     # Only what the profile sets: the rest are the stages' own defaults, and KFP takes no nulls.
     settings = profile.model_dump(mode="json", exclude_unset=True)
     stages = {name: stage for name, stage in _STAGES.items() if name not in _OPTIONAL or name in arms}
-    defaults: dict[str, Any] = {name: default for name, (default, _) in _RUN.items()}
-    defaults |= {name: settings[field] for name, (field, _) in stages.items()}
-    descriptions = {name: text for name, (_, text) in (*_RUN.items(), *stages.items())}
+    parameters = RUN_PARAMETERS | {name: (settings[field], text) for name, (field, text) in stages.items()}
+    return dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against other arms, across stages")(
+        described("rlp_reproduction", "Reproduce RLP.", parameters, lambda given: _build(given, arms))
+    )
 
-    def rlp_reproduction(*values: Any) -> None:  # kfp hands its parameters over in the signature's order
-        _build(dict(zip(defaults, values, strict=True)), arms)
 
-    rlp_reproduction.__signature__ = Signature(  # type: ignore[attr-defined]
+def described(
+    name: str, summary: str, parameters: Mapping[str, tuple[Any, str]], build: Callable[[dict[str, Any]], None]
+) -> Callable[..., None]:
+    """A function that kfp can make a pipeline of: ``parameters`` by name with default and description, handed to ``build``."""
+
+    def pipeline(*values: Any) -> None:  # kfp hands its parameters over in the signature's order
+        build(dict(zip(parameters, values, strict=True)))
+
+    pipeline.__name__ = name
+    pipeline.__signature__ = Signature(  # type: ignore[attr-defined]
         [
             Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=type(default))
-            for name, default in defaults.items()
+            for name, (default, _) in parameters.items()
         ]
     )
-    lines = "\n".join(f"    {name}: {text}" for name, text in descriptions.items())
-    rlp_reproduction.__doc__ = f"Reproduce RLP.\n\nArgs:\n{lines}\n"
-    return dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against other arms, across stages")(
-        rlp_reproduction
-    )
+    lines = "\n".join(f"    {name}: {text}" for name, (_, text) in parameters.items())
+    pipeline.__doc__ = f"{summary}\n\nArgs:\n{lines}\n"
+    return pipeline
 
 
 def _build(given: dict[str, Any], arms: Sequence[str]) -> None:
@@ -125,7 +131,13 @@ def _build(given: dict[str, Any], arms: Sequence[str]) -> None:
 
 def task_names(pipeline: Any) -> dict[str, str]:
     """Keys of a pipeline's tasks, as runners print them (evaluate-5), to the names people see (evaluate-cpt-sft)."""
-    return {key: task.task_info.name for key, task in pipeline.pipeline_spec.root.dag.tasks.items()}
+    spec = pipeline.pipeline_spec
+    dags = [spec.root.dag, *(component.dag for component in spec.components.values())]
+    return {key: task.task_info.name for dag in dags for key, task in dag.tasks.items() if key not in _loops(dag)}
+
+
+def _loops(dag: Any) -> set[str]:
+    return {key for key, task in dag.tasks.items() if task.WhichOneof("iterator")}
 
 
 def named(task: PipelineTask, name: str) -> PipelineTask:

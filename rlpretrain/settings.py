@@ -351,6 +351,9 @@ class EvaluateSettings(Settings):
     batch: int = Field(256, ge=1, description="sequences generated at a time")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     held_out: HeldOutGainSettings | None = HeldOutGainSettings()
+    label: str = Field(
+        "", description="name of what is evaluated, carried along; the ablations know their points by it"
+    )
     seed: int = _SEED
 
 
@@ -359,6 +362,28 @@ class CompareSettings(Settings):
 
     title: str = "RLP reproduction"
     profile: str = ""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(10_000, ge=100)
+    seed: int = _SEED
+
+
+Value = int | float | str
+
+
+class SweepSettings(Settings):
+    """One ablation: what was changed, and the values of its points by the evaluations' labels."""
+
+    name: str = Field(description="as in rlpretrain.report.ablations.TITLES")
+    default: Value = Field(description="the value of the evaluation labelled `default`")
+    points: dict[str, Value] = Field(default_factory=dict, description="label of an evaluation to value")
+
+
+class AblateSettings(Settings):
+    """Settings of the stage ``ablate``."""
+
+    title: str = "Ablations of RLP"
+    profile: str = ""
+    sweeps: tuple[SweepSettings, ...] = Field(min_length=1)
     confidence: float = Field(0.95, gt=0, lt=1)
     bootstrap_samples: int = Field(10_000, ge=100)
     seed: int = _SEED

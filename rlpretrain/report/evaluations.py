@@ -36,6 +36,7 @@ class Evaluation:
     training: list[dict[str, Any]]  # the checkpoint's metrics, a step each
     thoughts: list[dict[str, Any]]
     manifest: Manifest
+    label: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             training=_lines(folder / "training.jsonl"),
             thoughts=_lines(folder / "thoughts.jsonl", _refuse),
             manifest=manifest,
+            label=manifest.settings.get("label", ""),
         )
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -111,14 +113,15 @@ def pool(runs: Sequence[Mapping[Key, Evaluation]]) -> dict[Key, Pooled]:
         raise UserError("a comparison needs at least two evaluations that every run has; give more inputs")
     for number, run in enumerate(runs, 1):
         for key in keys[1:]:
-            _check_alike(run[keys[0]], run[key], f"run {number}: {' '.join(keys[0])} and {' '.join(key)}")
+            check_alike(run[keys[0]], run[key], f"run {number}: {' '.join(keys[0])} and {' '.join(key)}")
     for number, run in enumerate(runs[1:], 2):
         if run[keys[0]].groups != runs[0][keys[0]].groups:
             raise UserError(f"run {number} was evaluated on other benchmarks than run 1; compare runs of one suite")
     return {key: Pooled(tuple(run[key] for run in runs)) for key in keys}
 
 
-def _check_alike(first: Evaluation, second: Evaluation, where: str) -> None:
+def check_alike(first: Evaluation, second: Evaluation, where: str) -> None:
+    """UserError when two evaluations cannot be paired question by question."""
     if first.groups != second.groups:
         raise UserError(f"{where} were evaluated on different benchmarks; evaluate every model on one suite")
     for name in first.scores:

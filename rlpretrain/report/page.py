@@ -25,41 +25,50 @@ TOKEN_SHOWN = 60  # characters of the next token
 def page(results: Results) -> str:
     """The page. The same results give the same bytes."""
     headline = sections(results.claims)[0][1]
-    environment = jinja2.Environment(
+    shown, training = result_charts(results), training_charts(results)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            results=results,
+            note=note(results),
+            marks=MARKS,
+            headline=[(claim, interval_bar(claim, headline)) for claim in headline],
+            ledger=sections(results.claims)[1:],
+            table=accuracy_table(results),
+            gains=gain_rows(results),
+            charts=shown,
+            training=training,
+            figures=_figures([*shown, *training]),
+            thoughts=results.thoughts,
+            models=sorted(results.models, key=lambda model: STAGES.index(model.stage)),
+            libraries=_libraries(results.models),
+            exp=math.exp,
+            context_shown=CONTEXT_SHOWN,
+            thought_shown=THOUGHT_SHOWN,
+            token_shown=TOKEN_SHOWN,
+            plotly=get_plotlyjs(),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Where the pages' templates lie, with the words that they use."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("rlpretrain.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    made.filters |= {
         "arm": ARM_NAMES.__getitem__,
         "stage": STAGE_NAMES.__getitem__,
         "column": column_name,
         "model": _model_name,
         "percent": _percent,
     }
-    shown, training = result_charts(results), training_charts(results)
-    return environment.get_template("page.html.j2").render(
-        results=results,
-        note=note(results),
-        marks=MARKS,
-        headline=[(claim, interval_bar(claim, headline)) for claim in headline],
-        ledger=sections(results.claims)[1:],
-        table=accuracy_table(results),
-        gains=gain_rows(results),
-        charts=shown,
-        training=training,
-        figures=_figures([*shown, *training]),
-        thoughts=results.thoughts,
-        models=sorted(results.models, key=lambda model: STAGES.index(model.stage)),
-        libraries=_libraries(results.models),
-        exp=math.exp,
-        context_shown=CONTEXT_SHOWN,
-        thought_shown=THOUGHT_SHOWN,
-        token_shown=TOKEN_SHOWN,
-        plotly=get_plotlyjs(),
-    )
+    return made
 
 
 def _figures(charts: list[Chart]) -> dict[str, Any]:

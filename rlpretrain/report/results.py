@@ -11,11 +11,13 @@ RESULTS_FILE = "results.json"
 Verdict = Literal["holds", "fails", "not tested"]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Base of the schemas: whole and frozen."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Figure(_Part):
+class Figure(Part):
     """An estimate with the bounds of its interval."""
 
     estimate: float
@@ -42,7 +44,7 @@ class GainFigure(Figure):
     by_run: list[float]
 
 
-class Source(_Part):
+class Source(Part):
     """One evaluation artifact that the figures come from."""
 
     run: int = Field(description="1 for the first")
@@ -53,7 +55,7 @@ class Source(_Part):
     libraries: dict[str, str]
 
 
-class Model(_Part):
+class Model(Part):
     """An arm after a stage."""
 
     arm: str
@@ -67,7 +69,7 @@ class Model(_Part):
     sources: list[Source] = Field(description="one a run")
 
 
-class Difference(_Part):
+class Difference(Part):
     """``first`` minus ``second`` after one stage, paired by question."""
 
     first: str
@@ -80,7 +82,7 @@ class Difference(_Part):
     gain_paired: bool = Field(description="whether the gains were paired by held-out position")
 
 
-class ClaimResult(_Part):
+class ClaimResult(Part):
     """A claim, the rule that decides it, and what the figures say."""
 
     name: str
@@ -95,7 +97,7 @@ class ClaimResult(_Part):
     paper: str = Field(description="where the paper says it, with its figures in percent; empty when it does not")
 
 
-class Thought(_Part):
+class Thought(Part):
     """A thought sampled on held-out text, and at the same place the base model's."""
 
     context: str
@@ -109,7 +111,7 @@ class Thought(_Part):
     base_gain: float | None
 
 
-class Curve(_Part):
+class Curve(Part):
     """One metric of one training, a line a run."""
 
     arm: str
@@ -118,7 +120,7 @@ class Curve(_Part):
     runs: list[list[tuple[int, float]]] = Field(description="for each run, pairs of step and value")
 
 
-class Results(_Part):
+class Results(Part):
     """The whole file."""
 
     schema_version: Literal[1] = 1

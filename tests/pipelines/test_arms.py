@@ -69,7 +69,9 @@ def test_an_arm_brings_its_tasks_and_nothing_else() -> None:
 
 
 def parameters(*arms: str) -> dict[str, Any]:
-    return yaml.safe_load(compiled_text("tiny", arms=arms))["root"]["inputDefinitions"]["parameters"]
+    return yaml.safe_load(compiled_text(reproduction("tiny", load_profile("tiny"), arms)))["root"]["inputDefinitions"][
+        "parameters"
+    ]
 
 
 def test_a_run_has_parameters_for_its_own_arms() -> None:

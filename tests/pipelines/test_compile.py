@@ -18,22 +18,25 @@ STAGES = ("pretrained", "sft", "rlvr")
 
 @pytest.fixture(scope="module")
 def definition() -> dict[str, Any]:
-    return yaml.safe_load(compiled_text("tiny"))
+    return yaml.safe_load(compiled_text(tiny()))
+
+
+def tiny() -> Any:
+    return reproduction("tiny", load_profile("tiny"))
 
 
 @pytest.mark.parametrize("name", checked_in())
 def test_the_checked_in_yaml_is_fresh(name: str) -> None:
     path = files("pipelines").joinpath("compiled", name)
     assert path.is_file(), "run `make compile`"
-    profile, arms = checked_in()[name]
     # Compared as data: a difference of thousands of lines helps nobody.
-    assert yaml.safe_load(path.read_text(encoding="utf-8")) == yaml.safe_load(compiled_text(profile, arms=arms)), (
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == yaml.safe_load(compiled_text(checked_in()[name]())), (
         f"pipelines/compiled/{name} is stale; run `make compile`"
     )
 
 
 def test_compiling_twice_gives_the_same_text() -> None:
-    assert compiled_text("tiny") == compiled_text("tiny")
+    assert compiled_text(tiny()) == compiled_text(tiny())
 
 
 def test_the_command_writes_what_the_library_compiles() -> None:
@@ -43,7 +46,7 @@ def test_the_command_writes_what_the_library_compiles() -> None:
 
 
 def test_tasks_read_well() -> None:
-    found = set(task_names(reproduction("tiny", load_profile("tiny"))).values())
+    found = set(task_names(tiny()).values())
     shards = {f"shard-{name}" for name in ("benchmarks", "base-corpus", "corpus", "sft", "rlvr")}
     trained = {"train-base", "pretrain-cpt", "pretrain-rlp"} | {f"{s}-{arm}" for s in ("sft", "rlvr") for arm in ARMS}
     evaluated = {f"evaluate-{arm}-{stage}" for arm in ARMS for stage in STAGES}

@@ -1,7 +1,7 @@
 """Documents out of problems: with thoughts for the base corpus, plain for CPT and RLP, prompts for post-training."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rlpretrain.data.documents import Document
 from rlpretrain.data.synthetic.problems import FAMILIES, Problem, draw
@@ -44,9 +44,9 @@ def base(
         yield Document(text[:place] + thought + text[place:], "", "", source)
 
 
-def plain(*, documents: int, split: str, seed: int) -> Iterator[Document]:
-    """Problems with their answers and no thought: what CPT and RLP read."""
-    for problem, source, _ in _problems("plain", documents, split, seed):
+def plain(*, documents: int, split: str, seed: int, domain: str | None = None) -> Iterator[Document]:
+    """Problems with their answers and no thought: what CPT and RLP read; of one ``domain``, math or science, or of both."""
+    for problem, source, _ in _problems("plain", documents, split, seed, domain):
         yield Document(problem.prompt + problem.answer, "", "", source)
 
 
@@ -63,12 +63,16 @@ def problems(*, documents: int, split: str, seed: int) -> Iterator[Document]:
         yield Document("", problem.prompt, problem.answer, source)
 
 
-def _problems(purpose: str, documents: int, split: str, seed: int) -> Iterator[tuple[Problem, str, random.Random]]:
+def _problems(
+    purpose: str, documents: int, split: str, seed: int, domain: str | None = None
+) -> Iterator[tuple[Problem, str, random.Random]]:
     """The families in turn, so that every benchmark gets as many items."""
     if split not in ("train", "test"):
         raise UserError(f"split '{split}' of a mini generator must be train or test")
     draws = random.Random(f"{purpose}/{split}/{seed}")
-    names = list(FAMILIES)
+    names = [name for name, family in FAMILIES.items() if domain in (None, family.group)]
+    if not names:
+        raise UserError(f"domain '{domain}' of a mini generator must be math or science")
     for index in range(documents):
         name = names[index % len(names)]
         yield draw(FAMILIES[name], split == "test", draws), name, draws
@@ -82,7 +86,7 @@ def _chatter(draws: random.Random) -> str:
     return " ".join(draws.choice(CHATTER) for _ in range(draws.randint(1, 2)))
 
 
-GENERATORS = {
+GENERATORS: dict[str, Callable[..., Iterator[Document]]] = {
     "mini_base": base,
     "mini_documents": plain,
     "mini_sft": sft,
