@@ -16,7 +16,7 @@ def ablations_page(ablations: Ablations) -> str:
     return (
         environment()
         .get_template("ablations.html.j2")
-        .render(ablations=ablations, charts=charts, figures=figures, marks=MARKS, plotly=get_plotlyjs())
+        .render(shown=shown, ablations=ablations, charts=charts, figures=figures, marks=MARKS, plotly=get_plotlyjs())
     )
 
 
