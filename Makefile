@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PROFILE ?= mini
 SEEDS ?= 1
-SWEEPS ?= rollouts,thought_budget,kl_weight
+SWEEPS ?= rollouts,thought_budget,kl_weight,ema_decay
 STAMP := .venv/.installed
 
 # $(call debian,PACKAGES,WHY): root installs Debian packages, others are told which ones.
@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## run the small reproduction to its report [PROFILE=mini SEEDS=1]
 	$(BIN)/python -m pipelines run --profile $(PROFILE) --seeds $(SEEDS)
 
-ablations: setup ## change one setting of RLP at a time, to a page of curves [PROFILE=mini SWEEPS=rollouts,thought_budget,kl_weight]
+ablations: setup ## change one setting of RLP at a time, to a page of curves [PROFILE=mini SWEEPS=rollouts,thought_budget,...]
 	$(BIN)/python -m pipelines ablate --profile $(PROFILE) --sweeps $(SWEEPS)
 
 test: setup browser ## run the tests
