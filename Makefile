@@ -6,6 +6,8 @@ BIN := .venv/bin
 PROFILE ?= mini
 SEEDS ?= 1
 SWEEPS ?= rollouts,thought_budget,kl_weight,ema_decay
+VARIANT ?= cuda
+TAG ?= dev
 STAMP := .venv/.installed
 
 # $(call debian,PACKAGES,WHY): root installs Debian packages, others are told which ones.
@@ -13,7 +15,7 @@ debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo "$(2): apt-get install $(1)"; exit 1; fi
 
-.PHONY: help setup demo ablations test browser bench lint format compile clean
+.PHONY: help setup demo ablations test browser bench lint format compile images push test-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +63,17 @@ format: setup ## put the code in the house's format
 
 compile: setup ## write pipelines/compiled/*.yaml anew
 	$(BIN)/python -m pipelines compile
+
+images: setup ## build the images [BASE=NAME@sha256:... VARIANT=cuda|cpu TAG=dev EXTRAS= MODELS=]
+	$(BIN)/python -m images build $(if $(BASE),--base $(BASE)) --variant $(VARIANT) --tag $(TAG) --extras "$(EXTRAS)" --models "$(MODELS)"
+
+push: setup ## push the images and write their digests to images/images.yaml [REGISTRY=HOST/PATH]
+	@test -n "$(REGISTRY)" || { echo "error: give REGISTRY=HOST/PATH"; exit 2; }
+	$(BIN)/python -m images push $(REGISTRY)
+
+test-images: setup ## build the images on a Debian base and run the tiny reproduction inside them (root, minutes)
+	@for each in dockerd debootstrap docker-registry; do command -v $$each >/dev/null || { $(call debian,docker.io debootstrap docker-registry,images are tested with Docker Engine); break; }; done
+	$(BIN)/python -m pytest --timeout=3000 tests/images/in_engine.py
 
 clean: ## remove runs and caches, keep .venv
 	rm -rf runs local_outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

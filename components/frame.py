@@ -151,16 +151,25 @@ def _start(output: Path) -> None:
 
 def main(name: str, arguments: Iterable[str] | None = None) -> int:
     """The shell form of a stage; returns the exit code: 0, or 2 after one line on a user's mistake."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    works = "--self-check" not in given
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}")
-    parser.add_argument("--settings", required=True, type=Path, help="YAML or JSON file with the stage's settings")
+    parser.add_argument("--settings", required=works, type=Path, help="YAML or JSON file with the stage's settings")
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact; repeatable"
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder to write the artifact to")
+    parser.add_argument("--output", required=works, type=Path, help="folder to write the artifact to")
     parser.add_argument(
         "--publish", default="", metavar="URI", help="s3:// or file:// place to publish the artifact to"
     )
-    options = parser.parse_args(None if arguments is None else list(arguments))
+    parser.add_argument(
+        "--self-check", action="store_true", help="say versions, user, GPU and whether S3 answers, and run nothing"
+    )
+    options = parser.parse_args(given)
+    if not works:
+        from components.self_check import self_check
+
+        return self_check(name, options.publish)
     try:
         stage = load_stage(name)
         settings = load_settings(stage.settings, options.settings)

@@ -81,8 +81,18 @@ def make_folder(folder: Path, flag: str) -> Path:
     return folder
 
 
-def run_local(name: str, pipeline: Any, seed: int, runs: Path, artifacts_uri: str, tasks_in_all: int = 0) -> str:
+def run_local(
+    name: str,
+    pipeline: Any,
+    seed: int,
+    runs: Path,
+    artifacts_uri: str,
+    tasks_in_all: int = 0,
+    runner: local.SubprocessRunner | local.DockerRunner | None = None,
+) -> str:
     """Run a pipeline to its end; returns the URI that holds its artifacts. ``tasks_in_all`` counts those in loops too.
+
+    ``runner`` is kfp's; by default a process a task.
 
     The tasks' own folders go when the run is complete, for their artifacts are in storage; a failed run keeps them.
     Raises UserError with the failed stage's own line when a stage was given something wrong, else TaskFailed.
@@ -92,7 +102,8 @@ def run_local(name: str, pipeline: Any, seed: int, runs: Path, artifacts_uri: st
     uri = f"{artifacts_uri}/{name}"
     folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), raise_on_error=True)
+    runner = runner or local.SubprocessRunner(use_venv=False)
+    local.init(runner=runner, pipeline_root=str(tasks), raise_on_error=True)
     progress = Progress(task_names(pipeline), tasks_in_all)
     try:
         with captured(log, progress, everything=bool(os.environ.get(DEBUG))):

