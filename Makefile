@@ -73,7 +73,7 @@ push: setup ## push the images and write their digests to images/images.yaml [RE
 
 test-images: setup ## build the images on a Debian base and run the tiny reproduction inside them (root, minutes)
 	@for each in dockerd debootstrap docker-registry; do command -v $$each >/dev/null || { $(call debian,docker.io debootstrap docker-registry,images are tested with Docker Engine); break; }; done
-	$(BIN)/python -m pytest --timeout=3000 tests/images/in_engine.py
+	$(BIN)/python -m pytest -s --timeout=3000 tests/images/in_engine.py
 
 clean: ## remove runs and caches, keep .venv
 	rm -rf runs local_outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

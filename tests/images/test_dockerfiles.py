@@ -60,7 +60,9 @@ def test_it_starts_from_an_argument_and_ends_as_a_user_without_rights(name: str)
     for word, rest in found:
         if word == "FROM":
             image = rest.split()[0]
-            assert image in stages or image.strip("${}") in arguments, f"FROM {image}: not an argument without a default"
+            assert image in stages or image.strip("${}") in arguments, (
+                f"FROM {image}: not an argument without a default"
+            )
     users = [rest for word, rest in found if word == "USER"]
     # eval and the last stage of train inherit the user of the stage that they start from
     assert users and re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
