@@ -11,8 +11,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from components.frame import STAGES
-from components.images import map_file, read_map
 from images.install import BARE, requirements
 
 ROOT = Path(__file__).parents[2]
@@ -21,16 +19,32 @@ ASKS_FIRST = "components.self_check"  # imports what is there and no more
 
 
 def stages_of(image: str) -> list[str]:
-    """The stages whose Kubeflow components run in an image."""
-    reference = read_map(map_file()).images[image].pinned()
-    return [stage for stage in STAGES if reference in _references(stage)]
+    """The stages that Kubeflow components run in an image."""
+    return sorted({stage for its_image, stage in _faces() if its_image == image})
 
 
 @cache
-def _references(stage: str) -> set[str]:
-    module = importlib.import_module(f"components.{stage}.component")
-    specifications = [getattr(value, "component_spec", None) for value in vars(module).values()]
-    return {each.implementation.container.image for each in specifications if each is not None}
+def _faces() -> set[tuple[str, str]]:
+    """Image and stage of every component: of @dsl.component(base_image=image("train")) and run_component("pretrain", ...)."""
+    found = set()
+    for path in sorted((ROOT / "components").glob("*/component.py")):
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(function, ast.FunctionDef):
+                images = [_first_word(call) for call in _calls(function, "image")]
+                stages = [_first_word(call) for call in _calls(function, "run_component")]
+                assert len(images) == len(stages) == 1, f"{path}: {function.name} runs no stage, or more than one"
+                found.add((images[0], stages[0]))
+    return found
+
+
+def _calls(tree: ast.AST, name: str) -> list[ast.Call]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == name]
+
+
+def _first_word(call: ast.Call) -> str:
+    assert isinstance(call.args[0], ast.Constant)
+    return str(call.args[0].value)
 
 
 def imported(stage: str) -> dict[str, str]:

@@ -93,6 +93,7 @@ def runs(pushed: tuple[ImageMap, Path], tmp_path_factory: pytest.TempPathFactory
 
     from pipelines import local
     from pipelines.profile import load_profile
+    from pipelines.reproduction import reproduction
 
     folder = tmp_path_factory.mktemp("runs")
     tasks = folder / "inside" / "tasks"
@@ -119,10 +120,11 @@ def runs(pushed: tuple[ImageMap, Path], tmp_path_factory: pytest.TempPathFactory
         # The stages' user makes the tasks' folders, so the one that holds them must be its own.
         tasks.mkdir(parents=True)
         os.chown(tasks, USER, USER)
-        uri = local.run_local("inside", "tiny", load_profile("tiny"), SEED, folder, "s3://rlp/inside", runner=runner)
-        local.fetch_report(uri, folder / "inside-report")
-        beside = local.run_local("inside", "tiny", load_profile("tiny"), SEED, folder / "b", "s3://rlp/beside")
-        local.fetch_report(beside, folder / "beside-report")
+        pipeline = reproduction("tiny", load_profile("tiny"))
+        uri = local.run_local("inside", pipeline, SEED, folder, "s3://rlp/inside", runner=runner)
+        local.fetch_report(f"{uri}/compare", folder / "inside-report")
+        beside = local.run_local("inside", pipeline, SEED, folder / "beside", "s3://rlp/beside")
+        local.fetch_report(f"{beside}/compare", folder / "beside-report")
         for name, place in (("inside", uri), ("beside", beside)):
             found[f"{name}-report"] = folder / f"{name}-report"
             uris = list_artifacts(place)
