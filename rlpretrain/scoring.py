@@ -5,7 +5,7 @@ for every thought where they do not. Shapes: B positions, G thoughts each, N = B
 tokens, M predicted tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,12 +97,38 @@ def score_unthinking(
 ) -> Tensor:
     """S_ema, eq. 4: log p(x_t | x_<t) without a thought, shape (B,), at temperature 1; ``micro_batch`` positions a pass."""
     excluded = _delimiters(form, exclude_delimiters, model.device)
-    scores = []
+    return torch.cat(
+        [
+            next_token_logprob(logits_BV, _next_token(part, model.device), excluded)
+            for part, logits_BV in _unthinking_logits(model, positions, micro_batch)
+        ]
+    )
+
+
+@torch.no_grad()
+def unthinking_entropy(
+    model: PreTrainedModel,
+    form: ThoughtFormat,
+    positions: Sequence[Position],
+    exclude_delimiters: bool,
+    micro_batch: int = 64,
+) -> Tensor:
+    """Entropy in nats, shape (B,), of what `score_unthinking` predicts with: how open the next token is."""
+    excluded = _delimiters(form, exclude_delimiters, model.device)
+    parts = []
+    for _, logits_BV in _unthinking_logits(model, positions, micro_batch):
+        logprob_BV = restrict_vocabulary(logits_BV, excluded).log_softmax(dim=-1)
+        parts.append(-(logprob_BV.exp() * logprob_BV.clamp(min=-1e9)).sum(dim=-1))  # an excluded token adds 0, not NaN
+    return torch.cat(parts)
+
+
+def _unthinking_logits(
+    model: PreTrainedModel, positions: Sequence[Position], micro_batch: int
+) -> Iterator[tuple[Sequence[Position], Tensor]]:
     for start in range(0, len(positions), micro_batch):
         part = positions[start : start + micro_batch]
         hidden_BD = _last_states(model, [position.context.tolist() for position in part])
-        scores.append(next_token_logprob(exact_logits_at(model, hidden_BD), _next_token(part, model.device), excluded))
-    return torch.cat(scores)
+        yield part, exact_logits_at(model, hidden_BD)
 
 
 def sequence_states(model: PreTrainedModel, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -334,7 +334,7 @@ class HeldOutGainSettings(Settings):
     thought: ThoughtSettings = ThoughtSettings()
     exclude_delimiters: bool = True
     max_context: int = Field(2048, ge=1)
-    samples: int = Field(10, ge=0, description="thoughts kept for the page")
+    samples: int = Field(200, ge=0, le=1000, description="positions whose first thought is kept for the page")
     batch: int = Field(64, ge=1, description="thoughts a forward pass")
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
+from rlpretrain.artifacts import read_manifest
+from rlpretrain.data.facts import shard_facts
 from rlpretrain.evaluation.averages import rounded
 from rlpretrain.evaluation.information_gain import held_out_gain
 from rlpretrain.evaluation.run import run_suite
 from rlpretrain.settings import EvaluateSettings
+from rlpretrain.shared_prefix import can_share_prefixes
 from rlpretrain.training.checkpoints import METRICS_FILE, TIMINGS_FILE, open_checkpoint
+from rlpretrain.training.cost import training_cost
 from rlpretrain.training.precision import cast_parameters, compute_dtype
 
 KIND = "evaluation"
@@ -40,6 +44,7 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> di
         "repeats": settings.repeats,
         **figures,
         "information_gain": gain,
+        **_origin(inputs, can_share_prefixes(model)),
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (output / "samples").mkdir()
@@ -53,6 +58,22 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> di
     if gain is not None:
         facts["information_gain"] = {key: rounded(gain[key]) for key in ("mean", "stderr")}
     return facts
+
+
+def _origin(inputs: dict[str, Path], shares_prefix: bool) -> dict[str, Any]:
+    """What the checkpoint's own training took and read, and the facts of the shards that it was evaluated on."""
+    manifest = read_manifest(inputs["checkpoint"], "checkpoint")
+    thinking = manifest.settings.get("thinking") or {}
+    lines = (inputs["checkpoint"] / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    cost = training_cost(
+        manifest.facts["objective"],
+        manifest.facts["parameters"],
+        thinking.get("group", 1),
+        shares_prefix,
+        map(json.loads, lines),
+    )
+    shards = {name: shard_facts(inputs[name]) for name in ("benchmarks", "held_out") if name in inputs}
+    return {"training": cost, "data": {"training": manifest.facts.get("data"), **shards}}
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
+from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.settings import FinetuneSettings
 from rlpretrain.training.checkpoints import TIMINGS_FILE, open_checkpoint, save_checkpoint
@@ -20,4 +21,5 @@ def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path) -> di
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["shards"])
     examples = ShardLoader(inputs["shards"], seed=settings.seed)
     tokens = train_likelihood(model, examples, settings.likelihood, output, "sft")
-    return save_checkpoint(model, tokenizer, output, "sft", settings.likelihood.steps, tokens)
+    facts = save_checkpoint(model, tokenizer, output, "sft", settings.likelihood.steps, tokens)
+    return {**facts, "data": shard_facts(inputs["shards"])}

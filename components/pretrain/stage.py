@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.frame import InputSpec
+from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.errors import UserError
 from rlpretrain.models import fit_embeddings, load_model, load_tokenizer, new_model
@@ -63,7 +64,8 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
         trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, settings.thinking, settings.seed)
         tokens += trainer.train(examples, output, label)
         steps += settings.thinking.steps
-    return save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
+    facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
+    return {**facts, "data": shard_facts(inputs["shards"])}
 
 
 def _start(settings: PretrainSettings, inputs: dict[str, Path]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
+from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import ReinforceSettings
@@ -27,4 +28,5 @@ def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path) -> d
     reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
     trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, thinking, settings.seed)
     tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr")
-    return save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)
+    facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)
+    return {**facts, "data": shard_facts(inputs["shards"])}

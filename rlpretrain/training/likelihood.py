@@ -98,7 +98,8 @@ def _train(
                 metrics = optimization.step()
                 precision.refresh()
             tokens += count
-            record.step(step, {"loss/nll": loss, "data/tokens": tokens, **metrics})
+            read = sum(len(segment.tokens) for segment in segments)
+            record.step(step, {"loss/nll": loss, "data/tokens": tokens, "data/read": read, **metrics})
     model.eval()
     return tokens
 

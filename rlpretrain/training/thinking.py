@@ -72,11 +72,12 @@ class ThinkingTrainer:
                     self.precision.refresh()
                     self.engine.use(self.precision.compute)
                 self.reward.end_step(self.model)
-                tokens += sum(len(p.context) for p in positions) * settings.group + int(totals["thought/length"])
+                read, sampled = sum(len(p.context) for p in positions), int(totals["thought/length"])
+                tokens += read * settings.group + sampled
                 count = len(positions) * settings.group
                 metrics |= {name: value / count for name, value in totals.items()}
                 metrics["thought/entropy"] = totals["thought/entropy"] / totals["thought/length"]
-                record.step(step, {**metrics, "data/tokens": tokens})
+                record.step(step, {**metrics, "data/tokens": tokens, "data/read": read, "data/sampled": sampled})
                 if (step - 1) % keep_every == 0:
                     self._keep(kept, step, positions[0], thoughts[0], rewards)
         return tokens
