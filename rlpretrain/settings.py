@@ -338,6 +338,18 @@ class HeldOutGainSettings(Settings):
     batch: int = Field(64, ge=1, description="thoughts a forward pass")
 
 
+class ProbeSettings(HeldOutGainSettings):
+    """What `probe` measures: does thinking help this model on this text? ``positions`` follows from ``places``."""
+
+    places: int = Field(256, ge=1, description="places in the text, spread over its documents")
+    documents: int = Field(256, ge=1, description="most documents read")
+    thought: ThoughtSettings = ThoughtSettings(budget=64)
+    max_context: int = Field(512, ge=1, description="context tokens kept before a place")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    bootstrap_samples: int = Field(10_000, ge=100)
+    seed: int = _SEED
+
+
 class EvaluateSettings(Settings):
     """Settings of the stage ``evaluate``."""
 

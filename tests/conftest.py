@@ -8,8 +8,9 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,21 @@ def s3_bucket(s3: EmbeddedS3) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One real browser for the session."""
+    from tests.browser import launched  # Playwright is loaded for the tests that look at pages alone
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browse(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens pages for one test, see `tests.browser.visiting`."""
+    from tests.browser import visiting
+
+    with visiting(chromium) as visit:
+        yield visit

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
-from rlpretrain.report.build import compare_runs
+from rlpretrain.report.build import VOLATILE, compare_runs
 from rlpretrain.report.evaluations import ARMS, STAGES
 from rlpretrain.settings import CompareSettings
 
 KIND = "comparison"
 SETTINGS = CompareSettings
 INPUTS = {f"{arm}_{stage}": InputSpec("evaluation", required=False) for arm in ARMS for stage in STAGES}
-VOLATILE = ()
+__all__ = ["INPUTS", "KIND", "SETTINGS", "VOLATILE", "run"]
 
 
 def run(settings: CompareSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:

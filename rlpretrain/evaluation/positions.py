@@ -4,7 +4,6 @@ The baseline is the model itself, unthinking; in training it is the EMA teacher 
 Shapes: B positions, G thoughts each.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlpretrain.evaluation.kinds import token_kind
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, score_thoughts, score_unthinking, unthinking_entropy
 from rlpretrain.settings import HeldOutGainSettings
@@ -21,9 +21,6 @@ from rlpretrain.thoughts import ThoughtFormat, Thoughts
 from rlpretrain.training.loop import derived_seed
 
 CONTEXT_KEPT = 2000  # characters of a context that are kept, its end
-KINDS = ("number", "word start", "word rest", "punctuation", "operator", "space", "other")
-_OPERATOR = re.compile(r"[+\-*/=<>^%|&~$\\]+")
-_PUNCTUATION = re.compile(r"[^\w\s]+")
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,15 @@ def measure(
 
 
 def sample_line(tokenizer: PreTrainedTokenizerBase, place: int, row: Measured) -> dict[str, Any]:
-    """One position as thoughts.jsonl holds it: its first thought, which is as random as any. ``place``: its number."""
+    """One position as thoughts.jsonl holds it: its first thought, which is as random as any, without the delimiter that
+    ended it. ``place``: its number."""
+    words = row.thoughts[0] if row.cut_off[0] else row.thoughts[0][:-1]
     return {
         "position": place,
         "document": row.position.document,
         "context": tokenizer.decode(row.position.context.tolist())[-CONTEXT_KEPT:],
         "context_tokens": len(row.position.context),
-        "thought": tokenizer.decode(row.thoughts[0]),
+        "thought": tokenizer.decode(words),
         "next_token": row.next_token,
         "kind": row.kind,
         "entropy": rounded(row.entropy),
@@ -118,21 +117,6 @@ def next_token_text(tokenizer: PreTrainedTokenizerBase, position: Position) -> t
     last, following = int(position.context[-1]), int(position.next_tokens[0])
     before, both = tokenizer.decode([last]), tokenizer.decode([last, following])
     return before, both[len(before) :] if both.startswith(before) else tokenizer.decode([following])
-
-
-def token_kind(before: str, token: str) -> str:
-    """What the next token is, by its characters and by whether it goes on with the word before it."""
-    bare = token.strip()
-    if not bare:
-        return "space" if token else "other"
-    if any(character.isdigit() for character in bare):
-        return "number"
-    if any(character.isalpha() for character in bare):
-        goes_on = not token[0].isspace() and before[-1:].isalpha()
-        return "word rest" if goes_on else "word start"
-    if _OPERATOR.fullmatch(bare):
-        return "operator"
-    return "punctuation" if _PUNCTUATION.fullmatch(bare) else "other"
 
 
 def spread_evenly(count: int, wanted: int) -> list[int]:

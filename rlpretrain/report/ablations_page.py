@@ -1,42 +1,59 @@
 """The page of the ablations: a curve of ours and one of the paper's side by side, and the table of every point."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
-from rlpretrain.report.ablations import Ablations, Sweep, shown
-from rlpretrain.report.page import MARKS, environment
-from rlpretrain.report.plots import Chart, _layout, _percent, _title
+from rlpretrain.report.ablations import Ablations, Point, Sweep, shown
+from rlpretrain.report.charts import Chart, errors, layout, title
+from rlpretrain.report.html import MARKS, render
+from rlpretrain.report.results import Figure
+from rlpretrain.report.tables import Cell, Table, deciding_figure
 
 
 def ablations_page(ablations: Ablations) -> str:
     """The page. The same figures give the same bytes."""
     charts = {sweep.name: _charts(sweep, ablations) for sweep in ablations.sweeps}
-    figures = {f"chart-{chart.name}": chart.figure for pair in charts.values() for chart in pair}
-    return (
-        environment()
-        .get_template("ablations.html.j2")
-        .render(shown=shown, ablations=ablations, charts=charts, figures=figures, marks=MARKS, plotly=get_plotlyjs())
+    return render(
+        "ablations.html.j2",
+        [chart for pair in charts.values() for chart in pair],
+        title=ablations.title,
+        ablations=ablations,
+        claims=[(claim, deciding_figure(claim)) for claim in ablations.claims],
+        sweeps=[(sweep, charts[sweep.name], _table(sweep)) for sweep in ablations.sweeps],
+        marks=MARKS,
     )
+
+
+def _table(sweep: Sweep) -> Table:
+    columns = ["accuracy (%)", "minus base (points)", "minus the default (points)"]
+    columns += ["held-out gain (nats)", "thought length (tokens)", "cut off (%)"]
+    rows = [_row(point, place, point.value == sweep.default) for place, point in enumerate(sweep.points)]
+    return Table(sweep.name.replace("_", "-"), sweep.title, [sweep.unit or sweep.title, *columns], rows, words=1)
+
+
+def _row(point: Point, place: int, default: bool) -> list[Cell]:
+    return [
+        Cell(shown(point.value) + (" (default)" if default else ""), place),
+        _interval(point.accuracy, ".1f", tone="strong"),
+        _interval(point.over_base, "+.1f"),
+        Cell("", 0) if default else _interval(point.over_default, "+.1f"),
+        Cell("", 0) if point.gain is None else _interval(point.gain, "+.2f", 1),
+        Cell("" if point.thought_length is None else f"{point.thought_length:.1f}", point.thought_length or 0),
+        Cell("" if point.cut_off is None else f"{100 * point.cut_off:.1f}", point.cut_off or 0),
+    ]
+
+
+def _interval(figure: Figure, form: str, scale: float = 100, tone: str = "") -> Cell:
+    bounds = f"[{scale * figure.low:{form}}, {scale * figure.high:{form}}]"
+    return Cell(f"{scale * figure.estimate:{form}}", figure.estimate, bounds, tone=tone)
 
 
 def _charts(sweep: Sweep, ablations: Ablations) -> list[Chart]:
     by = f"average accuracy (%) by {sweep.title[0].lower()}{sweep.title[1:]}"
-    ours = _curve(
-        sweep,
-        [point.value for point in sweep.points],
-        [point.accuracy.estimate for point in sweep.points],
-        ablations.base.estimate,
-    )
-    ours["data"][0]["error_y"] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [_percent(point.accuracy.high - point.accuracy.estimate) for point in sweep.points],
-        "arrayminus": [_percent(point.accuracy.estimate - point.accuracy.low) for point in sweep.points],
-        "color": "--rlp",
-        "thickness": 1.6,
-        "width": 4,
-    }
+    accuracy = [point.accuracy for point in sweep.points]
+    values = [point.value for point in sweep.points]
+    ours = _curve(sweep, values, [figure.estimate for figure in accuracy], ablations.base.estimate)
+    ours["data"][0]["error_y"] = errors(accuracy, "rlp")
     note = f"{by}, {100 * ablations.confidence:g}% intervals"
     charts = [Chart(f"{sweep.name.replace('_', '-')}-ours", "This run", note, ours)]
     if sweep.paper is not None:
@@ -45,7 +62,7 @@ def _charts(sweep: Sweep, ablations: Ablations) -> list[Chart]:
     return charts
 
 
-def _curve(sweep: Sweep, values: list[Any], accuracy: list[float], base: float | None) -> dict[str, Any]:
+def _curve(sweep: Sweep, values: Sequence[Any], accuracy: Sequence[float], base: float | None) -> dict[str, Any]:
     """Values stand at equal distances: they are doublings, powers or names."""
     names = [shown(value) for value in values]
     named = isinstance(values[0], str)
@@ -55,7 +72,7 @@ def _curve(sweep: Sweep, values: list[Any], accuracy: list[float], base: float |
             "mode": "markers" if named else "lines+markers",
             "name": "RLP",
             "x": names,
-            "y": [_percent(value) for value in accuracy],
+            "y": [round(100 * value, 4) for value in accuracy],
             "line": {"color": "--rlp", "width": 2.5},
             "marker": {"size": 10, "symbol": "diamond", "color": "--rlp"},
             "hovertemplate": "%{x}: %{y:.1f}%<extra></extra>",
@@ -68,12 +85,12 @@ def _curve(sweep: Sweep, values: list[Any], accuracy: list[float], base: float |
                 "mode": "lines",
                 "name": "base",
                 "x": names,
-                "y": [_percent(base)] * len(names),
+                "y": [round(100 * base, 4)] * len(names),
                 "line": {"color": "--base", "dash": "dot", "width": 2},
                 "hovertemplate": "base: %{y:.1f}%<extra></extra>",
             }
         )
-    shape = _layout("accuracy (%)", height=300)
-    shape["xaxis"] |= {"type": "category", "showgrid": False, "title": _title(sweep.unit), "automargin": True}
+    shape = layout("accuracy (%)", 300)
+    shape["xaxis"] |= {"type": "category", "showgrid": False, "title": title(sweep.unit)}
     shape["yaxis"]["rangemode"] = "tozero"
-    return {"data": traces, "layout": shape}
+    return {"data": traces, "layout": shape | {"showlegend": True}}

@@ -33,7 +33,12 @@ class Evaluation:
     run_spread: dict[str, float]  # benchmark -> standard deviation of the k runs' accuracies
     gains: list[float]  # nats, a held-out position each; empty when not measured
     gain_summary: dict[str, float]  # the GAIN_FIGURES there are
+    kinds: list[str]  # of the held-out positions' next tokens
+    entropies: list[float]  # of the held-out positions, nats
+    cost: dict[str, Any]  # of the checkpoint's own training
+    data: dict[str, Any]  # role -> facts of shards
     training: list[dict[str, Any]]  # the checkpoint's metrics, a step each
+    timings: list[dict[str, Any]]  # seconds, a step each
     thoughts: list[dict[str, Any]]
     manifest: Manifest
     label: str
@@ -92,7 +97,12 @@ def read_evaluation(folder: Path) -> Evaluation:
             run_spread={name: row["run_spread"] for name, row in benchmarks.items()},
             gains=gain.get("per_position", []),
             gain_summary={name: gain[name] for name in GAIN_FIGURES if name in gain},
+            kinds=gain.get("kind_per_position", []),
+            entropies=gain.get("entropy_per_position", []),
+            cost=results["training"],
+            data=results["data"],
             training=_lines(folder / "training.jsonl"),
+            timings=_lines(folder / "training_timings.jsonl"),
             thoughts=_lines(folder / "thoughts.jsonl", _refuse),
             manifest=manifest,
             label=manifest.settings.get("label", ""),

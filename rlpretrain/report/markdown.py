@@ -1,25 +1,40 @@
-"""The comparison as Markdown: verdicts, accuracies, held-out gain, provenance."""
+"""The comparison as Markdown: verdicts, accuracies, tests, held-out gain, cost of training, data, provenance."""
 
 from collections.abc import Sequence
 
-from rlpretrain.report.evaluations import STAGES
 from rlpretrain.report.results import ClaimResult, Results
-from rlpretrain.report.tables import accuracy_table, gain_rows, sections
-from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES, column_name, nats, percent
+from rlpretrain.report.tables import (
+    Cell,
+    Table,
+    accuracy_table,
+    cost_table,
+    data_table,
+    gain_table,
+    provenance_table,
+    sections,
+    tested_table,
+)
+from rlpretrain.report.training import Timings
 
 
 def markdown(results: Results) -> str:
-    """report.md. Holds no text that a model wrote."""
+    """report.md. Holds no text that a model wrote, and no wall-clock time."""
     lines = [f"# {_cell(results.title)}", "", note(results), "", "## What the run shows", ""]
-    headline, *ledger = sections(results.claims)
-    for claim in headline[1]:
+    (_, headline), *ledger = sections(results.claims)
+    for claim in headline:
         runs = _by_run(claim.by_run, claim.unit) if results.runs > 1 and claim.by_run else ""
         lines.append(f"- **{claim.verdict}**: {claim.statement}. {claim.detail}{runs}. {claim.rule}")
     lines += ["", "## The paper's claims", "", *_ledger(ledger)]
-    lines += ["", "## Accuracy (%)", "", *_accuracy(results)]
-    if gain_rows(results):
-        lines += ["", "## Thoughts on held-out text", "", *_gains(results)]
-    lines += ["", "## Provenance", "", *_provenance(results)]
+    for heading, table in (
+        ("Accuracy (%)", accuracy_table(results)),
+        ("Differences by benchmark, tested", tested_table(results)),
+        ("Thoughts on held-out text", gain_table(results)),
+        ("Cost of training", cost_table(results, Timings(timings=[]))),
+        ("Data", data_table(results)),
+        ("Provenance", provenance_table(results)),
+    ):
+        if table.rows:
+            lines += ["", f"## {heading}", "", *_table(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -52,46 +67,19 @@ def _by_run(values: list[float], unit: str) -> str:
     return f" (by run: {', '.join(shown)})"
 
 
-def _accuracy(results: Results) -> list[str]:
-    table = accuracy_table(results)
-    lines = _head(["stage", "arm", *map(column_name, table.columns)])
-    for stage, rows in table.stages:
-        lines += [_row([STAGE_NAMES[stage], ARM_NAMES[arm], *map(percent, figures)]) for arm, figures in rows]
-    return lines
-
-
-def _gains(results: Results) -> list[str]:
-    lines = _head(["stage", "arm", "information gain", "thought length (tokens)", "cut off (%)"])
-    for model in gain_rows(results):
-        gain = model.information_gain
-        assert gain is not None
-        length = "" if gain.thought_length is None else f"{gain.thought_length:.1f}"
-        cut_off = "" if gain.cut_off is None else f"{100 * gain.cut_off:.1f}"
-        lines.append(_row([STAGE_NAMES[model.stage], ARM_NAMES[model.arm], nats(gain), length, cut_off]))
-    return lines
-
-
-def _provenance(results: Results) -> list[str]:
-    lines = _head(["stage", "arm", "run", "seed", "evaluation", "code"])
-    for model in sorted(results.models, key=lambda model: STAGES.index(model.stage)):
-        for source in model.sources:
-            lines.append(
-                _row(
-                    [
-                        STAGE_NAMES[model.stage],
-                        ARM_NAMES[model.arm],
-                        str(source.run),
-                        str(source.seed),
-                        source.digest[:12],
-                        source.code_version[:12],
-                    ]
-                )
-            )
-    return lines
+def _table(table: Table) -> list[str]:
+    """Columns without a figure in any row, such as times, are left out."""
+    kept = [i for i in range(len(table.columns)) if any(row[i].text for row in table.rows)]
+    lines = _head([table.columns[i] for i in kept])
+    return lines + [_row([_text(row[i]) for i in kept]) for row in table.rows]
 
 
 def _head(names: list[str]) -> list[str]:
     return [_row(names), "|" + "---|" * len(names)]
+
+
+def _text(cell: Cell) -> str:
+    return " ".join(filter(None, (cell.text, cell.small, cell.paper)))
 
 
 def _row(cells: list[str]) -> str:

@@ -1,87 +1,62 @@
-"""The self-contained HTML page: opens from disk, loads nothing, follows the reader's light or dark scheme.
+"""The comparison's page: verdicts, accuracy, tests, thoughts, training, cost, data, provenance."""
 
-All text that comes from outside, above all what models wrote, is escaped: by Jinja in HTML, by `tojson` in scripts.
-"""
-
-import math
-from typing import Any
-
-import jinja2
-from plotly.offline import get_plotlyjs
-
-from rlpretrain.report.evaluations import STAGES
+from rlpretrain.report.evaluations import ARMS
+from rlpretrain.report.html import MARKS, render
 from rlpretrain.report.markdown import note
-from rlpretrain.report.plots import Chart, result_charts, training_charts
+from rlpretrain.report.plots import accuracy_chart, gap_chart, slice_charts
 from rlpretrain.report.results import Model, Results
-from rlpretrain.report.tables import accuracy_table, gain_rows, interval_bar, sections
-from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES, column_name
+from rlpretrain.report.tables import (
+    LEVEL,
+    accuracy_table,
+    cost_table,
+    data_table,
+    deciding_figure,
+    gain_table,
+    ledger_table,
+    provenance_table,
+    sampling_table,
+    sections,
+    tested_table,
+)
+from rlpretrain.report.training import Timings
+from rlpretrain.report.training_plots import training_charts
+from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES
 
-MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
-CONTEXT_SHOWN = 240  # characters of a context on the page, its end
-THOUGHT_SHOWN = 1200  # characters of a thought, its beginning
-TOKEN_SHOWN = 60  # characters of the next token
 
-
-def page(results: Results) -> str:
-    """The page. The same results give the same bytes."""
-    headline = sections(results.claims)[0][1]
-    shown, training = result_charts(results), training_charts(results)
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            results=results,
-            note=note(results),
-            marks=MARKS,
-            headline=[(claim, interval_bar(claim, headline)) for claim in headline],
-            ledger=sections(results.claims)[1:],
-            table=accuracy_table(results),
-            gains=gain_rows(results),
-            charts=shown,
-            training=training,
-            figures=_figures([*shown, *training]),
-            thoughts=results.thoughts,
-            models=sorted(results.models, key=lambda model: STAGES.index(model.stage)),
-            libraries=_libraries(results.models),
-            exp=math.exp,
-            context_shown=CONTEXT_SHOWN,
-            thought_shown=THOUGHT_SHOWN,
-            token_shown=TOKEN_SHOWN,
-            plotly=get_plotlyjs(),
-        )
+def page(results: Results, times: Timings) -> str:
+    """The page. The same results and times give the same bytes."""
+    (_, headline), *ledger = sections(results.claims)
+    accuracy, gap, slices = accuracy_chart(results), gap_chart(results), slice_charts(results)
+    training = training_charts(results, times)
+    curves = [chart for charts in training.values() for chart in charts]
+    return render(
+        "page.html.j2",
+        [accuracy, *([gap] if gap else []), *slices, *curves],
+        title=results.title,
+        results=results,
+        note=note(results),
+        marks=MARKS,
+        headline=[(claim, deciding_figure(claim)) for claim in headline],
+        ledger=[(heading, claims, ledger_table(heading, claims)) for heading, claims in ledger],
+        accuracy=accuracy,
+        gap=gap,
+        slices=slices,
+        training={STAGE_NAMES[stage]: charts for stage, charts in training.items()},
+        accuracy_rows=accuracy_table(results),
+        sampling_rows=sampling_table(results),
+        tested_rows=tested_table(results),
+        tests=sum(len(difference.accuracy) for difference in results.differences),
+        level=LEVEL,
+        gain_rows=gain_table(results),
+        cost_rows=cost_table(results, times),
+        data_rows=data_table(results),
+        provenance_rows=provenance_table(results),
+        browser={
+            "arms": {arm: ARM_NAMES[arm] for arm in ARMS},
+            "positions": [position.model_dump(mode="json") for position in results.positions],
+        },
+        libraries=_libraries(results.models),
     )
-
-
-def environment() -> jinja2.Environment:
-    """Where the pages' templates lie, with the words that they use."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("rlpretrain.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.filters |= {
-        "arm": ARM_NAMES.__getitem__,
-        "stage": STAGE_NAMES.__getitem__,
-        "column": column_name,
-        "model": _model_name,
-        "percent": _percent,
-    }
-    return made
-
-
-def _figures(charts: list[Chart]) -> dict[str, Any]:
-    return {f"chart-{chart.name}": chart.figure for chart in charts}
-
-
-def _model_name(model: Model) -> str:
-    stage = STAGE_NAMES[model.stage]
-    return f"{ARM_NAMES[model.arm]}, {stage[0].lower()}{stage[1:]}"
-
-
-def _percent(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:.1f}"
 
 
 def _libraries(models: list[Model]) -> list[str]:

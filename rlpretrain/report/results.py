@@ -44,6 +44,25 @@ class GainFigure(Figure):
     by_run: list[float]
 
 
+class GainSlice(Figure):
+    """Information gain at the held-out positions that have something in common."""
+
+    by: Literal["kind", "entropy", "context"]
+    name: str = Field(description="a kind of next token, or a part of the positions by entropy or by tokens of context")
+    positions: int
+
+
+class Cost(Part):
+    """What the training that led from one stage to the next took; the mean over runs."""
+
+    parameters: int
+    steps: float
+    read: float = Field(description="tokens of text; of a thinking objective the contexts, once a place")
+    sampled: float = Field(description="tokens of thoughts or responses")
+    trained: float = Field(description="tokens that went through a forward and a backward pass")
+    flops: float = Field(description="of sampling, scoring and training, by 2 a parameter and token forward, 6 trained")
+
+
 class Source(Part):
     """One evaluation artifact that the figures come from."""
 
@@ -66,7 +85,17 @@ class Model(Part):
     )
     overall_by_run: list[float]
     information_gain: GainFigure | None
+    gain_slices: list[GainSlice]
+    cost: Cost | None = Field(description="of the stage's own training; null where the checkpoint does not tell")
     sources: list[Source] = Field(description="one a run")
+
+
+class ComparedFigure(Figure):
+    """A difference on one benchmark, tested against no difference."""
+
+    p: float = Field(description="two-sided, paired bootstrap over questions")
+    p_holm: float = Field(description="the same, corrected (Holm) for every test of the file")
+    by_run: list[float] = Field(description="the difference in each run")
 
 
 class Difference(Part):
@@ -75,7 +104,7 @@ class Difference(Part):
     first: str
     second: str
     stage: str
-    accuracy: dict[str, Figure] = Field(description="by benchmark")
+    accuracy: dict[str, ComparedFigure] = Field(description="by benchmark")
     averages: dict[str, Figure] = Field(description="by name, as in models")
     overall_by_run: list[float]
     information_gain: Figure | None
@@ -98,17 +127,40 @@ class ClaimResult(Part):
 
 
 class Thought(Part):
-    """A thought sampled on held-out text, and at the same place the base model's."""
+    """What one model thought at a held-out position, and what that did to the next token."""
 
-    context: str
-    thought: str
-    next_token: str
+    arm: str
+    thought: str = Field(description="its beginning, where it is long")
+    length: int = Field(description="tokens")
+    cut_off: bool
     logprob_with: float
     logprob_without: float
-    gain: float
-    cut_off: bool
-    base_thought: str | None
-    base_gain: float | None
+    gain: float = Field(description="of this thought")
+    mean_gain: float = Field(description="of all thoughts that this model sampled here")
+
+
+class HeldOutPosition(Part):
+    """A place in held-out text, and every arm's first thought there."""
+
+    position: int = Field(description="its number among the positions measured")
+    document: str
+    context: str = Field(description="its end, where it is long")
+    context_tokens: int
+    next_token: str
+    kind: str
+    thoughts: list[Thought]
+
+
+class ShardsReport(Part):
+    """The text that a stage read, and what was removed from it."""
+
+    role: str
+    documents: dict[str, int] = Field(description="by split")
+    tokens: dict[str, int] = Field(description="by split")
+    text_sources: dict[str, int] = Field(description="documents by source")
+    removed: dict[str, int] = Field(description="documents by reason")
+    ngram: int | None = Field(description="words in a row shared with a benchmark that make a document contaminated")
+    contaminated_by_benchmark: dict[str, int]
 
 
 class Curve(Part):
@@ -123,7 +175,7 @@ class Curve(Part):
 class Results(Part):
     """The whole file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     title: str
     profile: str
     runs: int
@@ -135,7 +187,10 @@ class Results(Part):
     models: list[Model]
     differences: list[Difference]
     curves: list[Curve]
-    thoughts: list[Thought] = Field(description="evenly spaced over the held-out positions, of the first run")
+    positions: list[HeldOutPosition] = Field(
+        description="after pretraining, in the first run, evenly spaced over the positions measured"
+    )
+    data: list[ShardsReport] = Field(description="of the first run")
 
 
 def parse_results(values: Any) -> Results:

@@ -13,6 +13,7 @@ import numpy as np
 
 Scores = Mapping[str, Sequence[float]]  # stratum -> a value a question, in the questions' order
 Weights = Mapping[str, float]  # stratum -> its weight in an average
+_TINY = 1e-12  # equal differences stay equal under rounding
 _CHUNK = 2_000_000  # drawn indices held in memory at a time
 
 
@@ -50,6 +51,15 @@ class Bootstrap:
         draws = self._average_draws(first, weights, "paired") - self._average_draws(second, weights, "paired")
         return self._interval(_average(first, weights) - _average(second, weights), draws)
 
+    def p_value(self, first: Scores, second: Scores) -> float:
+        """Two-sided p of no difference between paired scores: how often resamples stray as far from the difference
+        seen as that lies from zero. Never below 1 / (samples + 1), which is all that so many resamples can tell."""
+        weights = _equal(first)
+        seen = _average(first, weights) - _average(second, weights)
+        draws = self._average_draws(first, weights, "paired") - self._average_draws(second, weights, "paired")
+        strayed = int(np.sum(np.abs(draws - seen) >= abs(seen) - _TINY))
+        return (1 + strayed) / (self.samples + 1)
+
     def unpaired_difference(self, first: Scores, second: Scores) -> Interval:
         """The interval of average(first) - average(second) for values that do not belong together: wider, if anything."""
         a, b = _equal(first), _equal(second)
@@ -80,6 +90,16 @@ class Bootstrap:
     def _interval(self, estimate: float, draws: np.ndarray) -> Interval:
         low, high = np.quantile(draws, self.tails)
         return Interval(estimate, float(low), float(high))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, Holm (1979): the chance of any false alarm among them stays below the level."""
+    corrected = [0.0] * len(values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = highest
+    return corrected
 
 
 def _equal(scores: Scores) -> Weights:

@@ -25,3 +25,11 @@ def nats(figure: Figure) -> str:
 def column_name(name: str) -> str:
     """A benchmark's or group's name as a column's heading."""
     return "average" if name == OVERALL else name.replace("_", " ")
+
+
+def compact(value: float) -> str:
+    """A large number in three digits: 12,300 is 12.3k."""
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

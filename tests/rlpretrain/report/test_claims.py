@@ -26,6 +26,8 @@ def model(arm: str, stage: str, gain: float | None = 0.0) -> Model:
         averages={"overall": figure(0.4, 0.5)},
         overall_by_run=[0.45],
         information_gain=measured,
+        gain_slices=[],
+        cost=None,
         sources=[],
     )
 

@@ -32,7 +32,7 @@ def test_a_whole_run(run_of, tmp_path):
         ("base", "rlvr"),
         ("cpt", "pretrained"),
     ]
-    assert len(results.models) == 9 and len(results.differences) == 9 and len(results.thoughts) == 10
+    assert len(results.models) == 9 and len(results.differences) == 9 and len(results.positions) == 10
     assert [claim.verdict for claim in headline(results)] == ["holds"] * 5
     for model in results.models:
         assert model.averages["overall"].estimate == pytest.approx(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlpretrain.report.statistics import Bootstrap
+from rlpretrain.report.statistics import Bootstrap, holm
 
 
 def test_equal_values_have_no_width():
@@ -79,3 +79,28 @@ def test_coverage_of_a_paired_difference():
         interval = Bootstrap(0.95, 400, trial).difference(first, second)
         covered += interval.low <= 0.1 <= interval.high
     assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_p_is_small_for_a_difference_and_large_for_none():
+    random = np.random.default_rng(0)
+    ease = random.random(200)
+    bootstrap = Bootstrap(0.95, 2_000, 0)
+    better = {"a": (ease + random.normal(0.1, 0.2, 200)).tolist()}
+    assert bootstrap.p_value(better, {"a": ease.tolist()}) == pytest.approx(1 / 2001)
+    assert bootstrap.p_value({"a": ease.tolist()}, {"a": ease.tolist()}) == 1.0
+    assert bootstrap.p_value(better, {"a": ease.tolist()}) == bootstrap.p_value({"a": ease.tolist()}, better)
+
+
+def test_p_is_uniform_when_there_is_no_difference():
+    """Of 400 experiments without a difference about 5% are called one at the level 0.05."""
+    random = np.random.default_rng(1)
+    found = 0
+    for trial in range(400):
+        first, second = random.binomial(4, 0.5, (2, 60)) / 4
+        found += Bootstrap(0.95, 400, trial).p_value({"a": first.tolist()}, {"a": second.tolist()}) < 0.05
+    assert 0.02 <= found / 400 <= 0.09
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
