@@ -5,9 +5,10 @@ from typing import Any
 
 from rlpretrain.report.ablations import Ablations, Point, Sweep, shown
 from rlpretrain.report.charts import Chart, errors, layout, title
-from rlpretrain.report.html import MARKS, render
+from rlpretrain.report.html import render
 from rlpretrain.report.results import Figure
 from rlpretrain.report.tables import Cell, Table, deciding_figure
+from rlpretrain.report.words import MARKS
 
 
 def ablations_page(ablations: Ablations) -> str:

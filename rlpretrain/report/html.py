@@ -15,7 +15,6 @@ from plotly.offline import get_plotlyjs
 
 from rlpretrain.report.charts import Chart
 
-MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
 _NO_THOUGHTS: dict[str, Any] = {"arms": {}, "positions": []}
 
 

@@ -1,7 +1,7 @@
 """The comparison's page: verdicts, accuracy, tests, thoughts, training, cost, data, provenance."""
 
 from rlpretrain.report.evaluations import ARMS
-from rlpretrain.report.html import MARKS, render
+from rlpretrain.report.html import render
 from rlpretrain.report.markdown import note
 from rlpretrain.report.plots import accuracy_chart, gap_chart, slice_charts
 from rlpretrain.report.results import Model, Results
@@ -20,7 +20,7 @@ from rlpretrain.report.tables import (
 )
 from rlpretrain.report.training import Timings
 from rlpretrain.report.training_plots import training_charts
-from rlpretrain.report.words import ARM_NAMES, STAGE_NAMES
+from rlpretrain.report.words import ARM_NAMES, MARKS, STAGE_NAMES
 
 
 def page(results: Results, times: Timings) -> str:

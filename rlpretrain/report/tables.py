@@ -8,7 +8,7 @@ from rlpretrain.report.evaluations import ARMS, STAGES
 from rlpretrain.report.ledger import load_ledger
 from rlpretrain.report.results import ClaimResult, ComparedFigure, Figure, Model, Results
 from rlpretrain.report.training import Timings
-from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, column_name, compact
+from rlpretrain.report.words import ARM_NAMES, MARKS, OVERALL, STAGE_NAMES, column_name, compact
 
 LEVEL = 0.05  # of the corrected tests
 
@@ -67,7 +67,7 @@ def ledger_table(heading: str, claims: Sequence[ClaimResult]) -> Table:
     rows = [
         [
             Cell(claim.statement, tone="wrap"),
-            Cell(claim.verdict, tone=f"said-{claim.verdict.split()[0]}"),
+            Cell(f"{MARKS[claim.verdict]} {claim.verdict}", tone=f"said-{claim.verdict.split()[0]}"),
             Cell(claim.detail, tone="wrap"),
             Cell(claim.paper, tone="wrap narrow"),
         ]
@@ -270,7 +270,7 @@ def _arm(arm: str) -> Cell:
 
 
 def _percent(figure: Figure, paper: float | None, tone: str = "") -> Cell:
-    said = "" if paper is None else f"paper {100 * paper:.1f}"
+    said = "" if paper is None else f"paper {100 * paper:.2f}"
     return Cell(f"{100 * figure.estimate:.1f}", figure.estimate, _bounds(figure, 100, ".1f"), tone=tone, paper=said)
 
 

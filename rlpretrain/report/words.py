@@ -5,6 +5,7 @@ from rlpretrain.report.results import Figure
 ARM_NAMES = {"base": "base", "cpt": "CPT", "cpt_flops": "CPT, equal compute", "rlp": "RLP", "rpt": "RPT"}
 STAGE_NAMES = {"pretrained": "After pretraining", "sft": "After SFT", "rlvr": "After SFT and RLVR"}
 OVERALL = "overall"
+MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
 
 
 def percent(figure: Figure) -> str:

@@ -8,8 +8,12 @@ import pytest
 from rlpretrain.errors import UserError
 from rlpretrain.report.build import compare_runs, summary_lines
 from rlpretrain.report.evaluations import read_evaluation
+from rlpretrain.report.figures import THIRDS
 from rlpretrain.report.results import Results, parse_results
+from rlpretrain.report.tables import accuracy_table
+from rlpretrain.report.training import Timings
 from rlpretrain.settings import CompareSettings
+from tests.rlpretrain.report.artifacts import thought_row
 
 SETTINGS = CompareSettings(title="A test", profile="mini", bootstrap_samples=500)
 PRETRAINED = [("base", "pretrained"), ("cpt", "pretrained"), ("rlp", "pretrained")]
@@ -144,3 +148,62 @@ def test_summary(run_of, tmp_path):
         "HOLDS  On held-out text" in text and "NOT TESTED  After the same SFT" in text and "After pretraining" in text
     )
     assert all(len(line) <= 120 for line in lines)
+
+
+def test_a_difference_is_tested_and_corrected_for_every_test_of_the_file(run_of, tmp_path):
+    results = compare([run_of("a"), run_of("b", seed=1)], tmp_path / "out")
+    tested = [figure for difference in results.differences for figure in difference.accuracy.values()]
+    assert len(tested) == 72 and all(0 < figure.p <= figure.p_holm <= 1 for figure in tested)
+    assert min(figure.p_holm for figure in tested) == pytest.approx(72 / 501, abs=1e-4), "72 tests, 500 resamples"
+    assert all(len(figure.by_run) == 2 for figure in tested)
+    for figure in tested:
+        assert figure.estimate == pytest.approx(fmean(figure.by_run), abs=1e-5)
+
+
+def test_gain_is_sliced_by_kind_and_by_how_open_the_place_is(run_of, tmp_path):
+    results = compare([run_of("run", keys=PRETRAINED)], tmp_path / "out")
+    for model in results.models:
+        for by, names in (("kind", {"number", "word start"}), ("entropy", set(THIRDS))):
+            found = [part for part in model.gain_slices if part.by == by]
+            assert {part.name for part in found} == names and sum(part.positions for part in found) == 128
+            whole = sum(part.estimate * part.positions for part in found) / 128
+            assert whole == pytest.approx(model.information_gain.estimate, abs=1e-5)
+
+
+def test_cost_data_and_times_are_told_apart(run_of, tmp_path):
+    """Wall-clock times stand in a file of their own, so that results.json is the same again."""
+    run = run_of("run", keys=PRETRAINED)
+    results = compare([run], tmp_path / "out")
+    assert {model.cost.flops for model in results.models} == {6e7}
+    roles = [row.role for row in results.data]
+    assert roles == ["base training", "pretraining, held-out gain", "benchmarks"]
+    assert results.data[0].removed["contaminated"] == 7 and results.data[0].contaminated_by_benchmark["sums"] == 7
+    times = Timings.model_validate_json((tmp_path / "out" / "timings.json").read_text())
+    assert times.timings[0].seconds["update"] == pytest.approx(sum(0.5 + n / 100 for n in range(1, 31)), abs=0.01)
+    assert times.timings[2].tokens_per_second[0][0] == (1, pytest.approx(270 / 0.51, rel=1e-3))
+    assert "update" not in (tmp_path / "out" / "results.json").read_text()
+
+
+def test_positions_hold_every_arm_at_the_same_places(evaluation, tmp_path):
+    """A place that one arm did not keep is left out, and long texts are cut."""
+    rows = [thought_row(n, "long " * 1000, context="far " * 300) for n in range(5)]
+    run = {
+        ("base", "pretrained"): evaluation("base", arm="base", thoughts=rows),
+        ("rlp", "pretrained"): evaluation("rlp", thoughts=rows[1:]),
+    }
+    found = compare([run], tmp_path / "out").positions
+    assert [position.position for position in found] == [1, 2, 3, 4]
+    assert all([thought.arm for thought in position.thoughts] == ["base", "rlp"] for position in found)
+    assert len(found[0].context) == 401 and found[0].context[0] == "…" and len(found[0].thoughts[0].thought) == 1201
+
+
+def test_the_paper_stands_beside_a_run_of_its_profile(run_of, tmp_path):
+    groups = {"gsm8k": "math", "mmlu": "science"}
+    settings = SETTINGS.model_copy(update={"profile": "qwen3-1.7b"})
+    compare_runs([run_of("run", keys=PRETRAINED, groups=groups)], settings, tmp_path / "out")
+    results = parse_results(json.loads((tmp_path / "out" / "results.json").read_text()))
+    table = accuracy_table(results)
+    column = table.columns.index("gsm8k")
+    assert [row[column].paper for row in table.rows] == ["paper 54.16", "paper 72.85", "paper 74.48"]
+    assert "paper 74.48" in (tmp_path / "out" / "report.md").read_text()
+    assert "paper 74.48" in (tmp_path / "out" / "index.html").read_text()
