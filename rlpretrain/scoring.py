@@ -26,6 +26,7 @@ class Position:
     context: np.ndarray  # token ids x_<t, cut to the most context allowed
     next_tokens: np.ndarray  # x_t, x_t+1, ...; RLP reads the first
     document: str = ""  # the document's id
+    offset: int = 0  # the document's tokens before the place, also those that the context was cut by
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def sample_line(tokenizer: PreTrainedTokenizerBase, place: int, row: Measured) -
         "position": place,
         "document": row.position.document,
         "context": tokenizer.decode(row.position.context.tolist())[-CONTEXT_KEPT:],
-        "context_tokens": len(row.position.context),
+        "offset": row.position.offset,
         "thought": tokenizer.decode(words),
         "next_token": row.next_token,
         "kind": row.kind,

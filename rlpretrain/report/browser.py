@@ -33,7 +33,7 @@ def held_out_position(rows: Mapping[str, Mapping[str, Any]]) -> HeldOutPosition:
         position=row["position"],
         document=row["document"],
         context=("…" if len(row["context"]) > CONTEXT_SHOWN else "") + row["context"][-CONTEXT_SHOWN:],
-        context_tokens=row["context_tokens"],
+        offset=row["offset"],
         next_token=row["next_token"],
         kind=row["kind"],
         thoughts=[_thought(arm, its_row) for arm, its_row in rows.items()],

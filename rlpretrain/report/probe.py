@@ -22,11 +22,11 @@ from rlpretrain.report.tables import Cell, Table
 from rlpretrain.settings import ProbeSettings
 
 ARM = "model"  # what the thought browser calls the one model of a probe
-BY = {"kind": "Kind of next token", "entropy": "How open the place is", "context": "Position in the text"}
+BY = {"kind": "Kind of next token", "entropy": "How open the place is", "offset": "Position in the text"}
 _NOTES = {
     "kind": "What kind of token the thought is asked to help with.",
     "entropy": "Quarters of the places, by the model's own entropy without a thought.",
-    "context": "Quarters of the places, by the tokens of context before them.",
+    "offset": "Quarters of the places, by the tokens of the document before them.",
 }
 Verdict = Literal["helps", "harms", "no difference shown"]
 
@@ -101,8 +101,8 @@ def probe_results(
 def _slices(measured: Sequence[Measured], gains: Sequence[float], bootstrap: Bootstrap) -> list[GainSlice]:
     found = gain_slices("kind", gains, [row.kind for row in measured], KINDS, bootstrap)
     found += gain_slices("entropy", gains, *quarters([row.entropy for row in measured], ".2f", "nats"), bootstrap)
-    lengths = [float(len(row.position.context)) for row in measured]
-    return found + gain_slices("context", gains, *quarters(lengths, ".0f", "tokens"), bootstrap)
+    offsets = [float(row.position.offset) for row in measured]
+    return found + gain_slices("offset", gains, *quarters(offsets, ".0f", "tokens"), bootstrap)
 
 
 def write_probe(results: ProbeResults, output: Path) -> None:

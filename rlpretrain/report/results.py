@@ -47,8 +47,10 @@ class GainFigure(Figure):
 class GainSlice(Figure):
     """Information gain at the held-out positions that have something in common."""
 
-    by: Literal["kind", "entropy", "context"]
-    name: str = Field(description="a kind of next token, or a part of the positions by entropy or by tokens of context")
+    by: Literal["kind", "entropy", "offset"]
+    name: str = Field(
+        description="a kind of next token, or a part of the positions by entropy or by the tokens before them"
+    )
     positions: int
 
 
@@ -145,7 +147,7 @@ class HeldOutPosition(Part):
     position: int = Field(description="its number among the positions measured")
     document: str
     context: str = Field(description="its end, where it is long")
-    context_tokens: int
+    offset: int = Field(description="tokens of the document before it")
     next_token: str
     kind: str
     thoughts: list[Thought]

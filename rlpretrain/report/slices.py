@@ -10,7 +10,7 @@ from rlpretrain.report.results import GainSlice
 from rlpretrain.report.statistics import Bootstrap
 
 FEWEST = 8  # positions that a slice needs to be shown
-By = Literal["kind", "entropy", "context"]
+By = Literal["kind", "entropy", "offset"]
 
 
 def gain_slices(

@@ -76,7 +76,7 @@ def random_positions(
     every = np.arange(1, length) if worth is None else worth(example.tokens[:length])
     places = random.choice(every, size=min(count, len(every)), replace=False)
     return [
-        Position(example.tokens[max(0, t - max_context) : t], example.tokens[t:length], example.id)
+        Position(example.tokens[max(0, t - max_context) : t], example.tokens[t:length], example.id, t)
         for t in sorted(places.tolist())
     ]
 

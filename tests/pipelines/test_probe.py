@@ -65,7 +65,7 @@ def test_the_figures_hang_together(probed, model):
         "helps" if results.gain.low > 0 else "harms" if results.gain.high < 0 else "no difference shown"
     )
     assert not results.delimiters_added and len(results.positions) == 24
-    for by in ("kind", "entropy", "context"):
+    for by in ("kind", "entropy", "offset"):
         assert sum(part.positions for part in results.slices if part.by == by) <= 24
     assert {part.by for part in results.slices} >= {"kind"}
 

@@ -25,7 +25,7 @@ def small():
 
 def places(tokenizer, texts=("1+2=3", "the cat", "a, b")):
     ids = [np.array(tokenizer.encode(text)) for text in texts]
-    return [Position(row[:-1], row[-1:], text) for row, text in zip(ids, texts, strict=True)]
+    return [Position(row[:-1], row[-1:], text, len(row) - 1) for row, text in zip(ids, texts, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_kept_line_holds_the_first_thought_without_its_delimiter(small):
     [row] = measure(model, tokenizer, form, places(tokenizer, ("1+2=3",)), SETTINGS, seed=0)
     line = sample_line(tokenizer, 7, row)
     assert line["position"] == 7 and line["document"] == "1+2=3" and line["context"] == "1+2="
-    assert (line["next_token"], line["kind"], line["context_tokens"]) == ("3", "number", 4)
+    assert (line["next_token"], line["kind"], line["offset"]) == ("3", "number", 4)
     assert "</think>" not in line["thought"] and line["length"] == len(row.thoughts[0])
     assert line["gain"] == pytest.approx(line["logprob_with"] - line["logprob_without"], abs=1e-5)
 

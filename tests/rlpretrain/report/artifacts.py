@@ -164,7 +164,7 @@ def thought_row(number: int, thought: str, gain: float = 1.0, **changes: Any) ->
         "position": number,
         "document": f"{number:016x}",
         "context": f"Q: a chain of sums, number {number}. 8+2+4 = ",
-        "context_tokens": 36,
+        "offset": 36,
         "thought": thought,
         "next_token": "4",
         "kind": "number",
