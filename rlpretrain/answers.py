@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from rlpretrain.mathematics import same_mathematics
+
 BOXED = "boxed"  # in place of a pattern: the content of the last \boxed{...}
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_LETTER = re.compile(r"(?:\\(?:text|mathrm|mathbf|textbf)\s*\{)?\s*\(?\s*([A-J])\s*\)?\s*\}?\s*(?:[.:)].*)?", re.DOTALL)
+_BRACE = re.compile(r"(?<!\\)[{}]")
+_TEXT = r"\\(?:text|mathrm|mathbf|textbf)\s*\{"
+_LETTER = re.compile(rf"\(?(?:{_TEXT})?\s*\(?\s*([A-J])\s*\)?\s*\}}?\)?\s*(?:[.:)].*)?", re.DOTALL)
+_ALL_TEXT = re.compile(rf"{_TEXT}([^{{}}]*)\}}")
 _SCIENTIFIC = re.compile(r"(?<=\d)e([+-]?\d+)\b")
-_VERIFY_SECONDS = 5  # of symbolic comparison; an answer that takes longer is wrong
+_THOUSANDS = re.compile(r"(?<=\d)(?:\\[, ]| )(?=\d{3}\b)")
+_UNIT = re.compile(r"(?<=\d)\s+([A-Za-z]{3}[A-Za-z ]*)$")
 
 
 @dataclass(frozen=True)
@@ -56,19 +62,28 @@ def last_answer(text: str, pattern: str) -> str | None:
 
 def _last_boxed(text: str) -> str | None:
     """The content of the last closed \\boxed{...}, or the token after a \\boxed without braces."""
+    closes = _closing_braces(text)
     for box in reversed(list(_BOX.finditer(text))):
         start = box.end()
         if text[start : start + 1] != "{":
             bare = re.match(r"[^\s$.,]+", text[start:])
             if bare:
                 return bare.group()
-            continue
-        depth = 0
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0) * (text[end - 1] != "\\")
-            if depth == 0:
-                return text[start + 1 : end]
+        elif start in closes:
+            return text[start + 1 : closes[start]]
     return None
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each brace that is closed is closed; escaped ones are no braces. One pass: a model may open thousands."""
+    closes: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            opened.append(brace.start())
+        elif opened:
+            closes[opened.pop()] = brace.start()
+    return closes
 
 
 def same_answer(answer: str, reference: str) -> bool:
@@ -87,16 +102,17 @@ def equivalent_answer(answer: str, reference: str) -> bool:
     if re.fullmatch(r"[A-J]", reference.strip()):
         chosen = _LETTER.fullmatch(answer.strip())
         return chosen is not None and chosen.group(1) == reference.strip()
-    return same_answer(answer, reference) or _same_mathematics(answer, reference)
+    return same_answer(answer, reference) or same_mathematics(_latex(answer), _latex(reference))
 
 
-def _same_mathematics(answer: str, reference: str) -> bool:
-    # lm-eval's extra [math] brings it; it imports sympy, which takes a second.
-    from math_verify import parse, verify
-
-    latex = (_SCIENTIFIC.sub(r"\\times 10^{\1}", text) for text in (reference, answer))
-    gold, found = (parse(f"${text}$", parsing_timeout=_VERIFY_SECONDS) for text in latex)
-    return bool(gold) and bool(found) and verify(gold, found, timeout_seconds=_VERIFY_SECONDS)
+def _latex(answer: str) -> str:
+    """What Math-Verify reads wrongly put in other words: all in \\text, thin thousands, units in plain words, 1e3."""
+    answer = answer.strip()
+    whole = _ALL_TEXT.fullmatch(answer)
+    if whole and whole.group(1).strip()[:1].isdigit():
+        answer = whole.group(1).strip()
+    answer = _UNIT.sub(r"\\text{ \1}", _THOUSANDS.sub("", answer))
+    return _SCIENTIFIC.sub(r"\\times 10^{\1}", answer)
 
 
 def _number(text: str) -> Decimal | None:

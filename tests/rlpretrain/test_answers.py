@@ -1,7 +1,14 @@
 """Answers read out of responses that were written by hand."""
 
-import pytest
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+import yaml
+
+from rlpretrain import mathematics
 from rlpretrain.answers import BOXED, AnswerReader, equivalent_answer, last_answer, same_answer
 from rlpretrain.evaluation.suites import Suite, load_suite
 
@@ -178,3 +185,69 @@ def test_boxes_within_a_thought_do_not_count(response: str, answer: str | None) 
 )
 def test_answers_that_are_the_same_mathematics(answer: str, reference: str, same: bool) -> None:
     assert equivalent_answer(answer, reference) is same
+
+
+GRADED = Path(__file__).parent / "graded"  # a table a benchmark: response, reference, verdict
+
+
+def graded() -> Iterator[tuple[str, str, str, str]]:
+    for file in sorted(GRADED.glob("*.yaml")):
+        for response, reference, verdict in yaml.safe_load(file.read_text(encoding="utf-8")):
+            yield file.stem, response, reference, verdict
+
+
+def test_every_benchmark_of_the_paper_has_its_graded_answers() -> None:
+    asked = {benchmark.items or name for name, benchmark in load_suite("paper")[0].benchmarks.items()}
+    counts = Counter(name for name, *_ in graded())
+    assert counts.keys() == asked
+    assert min(counts.values()) >= 36
+
+
+@pytest.mark.parametrize(("benchmark", "response", "reference", "verdict"), graded())
+def test_responses_are_graded_as_by_hand(benchmark: str, response: str, reference: str, verdict: str) -> None:
+    answer = reader("paper")(response)
+    if answer is None:
+        assert verdict == "none"
+    else:
+        assert verdict == ("right" if equivalent_answer(answer, reference) else "wrong")
+
+
+HOSTILE = [
+    r"9^{9^{9^{9}}}",
+    r"\frac{7^{9999999}}{3^{9999999}}",
+    "10000000!",
+    "{" * 240 + "1" + "}" * 240,
+    r"\frac{" * 60 + "1" + "}{2}" * 60,
+    "9" * 100_000,
+]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[mathematics.Comparer]:
+    comparer = mathematics.Comparer(seconds=0.5)
+    monkeypatch.setattr(mathematics, "comparer", lambda: comparer)
+    yield comparer
+    comparer.close()
+
+
+def test_an_answer_that_takes_for_ever_is_wrong_soon(impatient: mathematics.Comparer) -> None:
+    impatient("1", "1")  # starts the process
+    for answer in HOSTILE:
+        begun = time.monotonic()
+        assert not equivalent_answer(answer, "5")
+        assert time.monotonic() - begun < 20, answer[:40]  # a second, and the start of a process on a busy machine
+    assert equivalent_answer(r"\frac{10}{2}", "5")
+
+
+def test_an_answer_runs_no_code(impatient: mathematics.Comparer, tmp_path: Path) -> None:
+    impatient.seconds = 10
+    for code in (f"__import__('pathlib').Path('{tmp_path}/ran').touch()", f"open('{tmp_path}/ran','w')"):
+        for answer in (code, f"1 + {code}", rf"\text{{{code}}}", f"(1) if {code} else 2"):
+            assert not equivalent_answer(answer, "5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_thousands_of_open_boxes_take_no_time() -> None:
+    begun = time.monotonic()
+    assert last_answer(r"\boxed{3} " + r"\boxed{" * 20_000, BOXED) == "3"
+    assert time.monotonic() - begun < 5
