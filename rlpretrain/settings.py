@@ -127,7 +127,10 @@ class ShardDataSettings(Settings):
         description="documents in the blend before deduplication; default: all that the smallest source allows",
     )
     held_out_fraction: float = Field(
-        0.0, ge=0, lt=1, description="share of documents held out, chosen by document hash"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of documents held out, chosen by the hash of the prompt, or of the document without one",
     )
     shard_tokens: int = Field(2**20, ge=1, description="target tokens a shard")
     max_document_tokens: int | None = Field(None, ge=2, description="longer documents are cut to this many tokens")

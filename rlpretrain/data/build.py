@@ -124,10 +124,10 @@ def _unusable(result: Dropped, settings: ShardDataSettings) -> str:
 
 
 def _split(example: Example, settings: ShardDataSettings) -> str:
-    """By document hash, so that a document is on the same side in every blend it is part of."""
+    """By hash, so that a question or a document is on the same side in every blend it is part of."""
     if settings.purpose == "evaluation":
         return "test"
-    return "held_out" if int(example.id[:8], 16) < settings.held_out_fraction * 2**32 else "train"
+    return "held_out" if example.side < settings.held_out_fraction * 2**32 else "train"
 
 
 def _refuse_empty_parts(facts: dict[str, Any], settings: ShardDataSettings) -> None:

@@ -25,6 +25,11 @@ class Document:
         """16 hex digits of the sha256 of the content; equal content has equal ids."""
         return hashlib.sha256("\0".join((self.prompt, self.text, self.answer)).encode()).hexdigest()[:16]
 
+    @property
+    def side(self) -> int:
+        """32 bits that choose its split: of its prompt, so that all answers to a question stay together, or of its content."""
+        return int(hashlib.sha256(self.prompt.encode()).hexdigest()[:8] if self.prompt else self.id[:8], 16)
+
     def normalised(self) -> "Document":
         """Every part in normal form; no blanks around the text, but for those that part it from its prompt."""
         text = normalise(self.text).rstrip()

@@ -35,6 +35,7 @@ class Example:
     answer: str = ""
     source: str = ""
     prompt: str = ""
+    side: int = 0  # chooses the split; not written
 
 
 class ShardWriter:

@@ -84,7 +84,7 @@ class Encoder:
             return Dropped(document.id, document.source, "too_short")
         shown = document.prompt if problem else ""
         ids = np.array(tokens, dtype=np.int32)
-        return Example(document.id, ids, len(given), document.answer, document.source, shown)
+        return Example(document.id, ids, len(given), document.answer, document.source, shown, document.side)
 
 
 def encode_all(documents: Iterable[Document], encode: Encoder, workers: int) -> Iterator[Example | Dropped]:

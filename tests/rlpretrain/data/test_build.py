@@ -68,6 +68,32 @@ def test_a_document_keeps_its_side_in_another_blend(tmp_path: Path, corpus: Path
     assert not held_out & {example.id for example in read_shards(alone, "train")}
 
 
+def test_no_question_is_on_both_sides(tmp_path: Path) -> None:
+    """As in OpenThoughts3: sixteen answers a question, of which none may be held out while another is trained on."""
+    thought = "<think>{n} x {n}, the {take}th way</think>"
+    rows = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"What is {n} x {n}?" + (" " if take % 2 else "")},
+                {"from": "gpt", "value": thought.format(n=n, take=take) + f"\\boxed{{{n * n}}}"},
+            ]
+        }
+        for take in range(16)
+        for n in range(60)
+    ]
+    source = {"conversion": "openthoughts"}
+    path = write_rows(tmp_path / "rows.jsonl", rows)  # type: ignore[arg-type]
+    folder, facts = build(tmp_path / "out", make_settings(path, source=source, held_out_fraction=0.3))
+    sides = {}
+    for split in ("train", "held_out"):
+        prompts = [tuple(example.tokens[: example.prompt_length]) for example in read_shards(folder, split)]
+        sides[split] = set(prompts)
+        assert len(prompts) == 16 * len(sides[split])
+    assert not sides["train"] & sides["held_out"]
+    assert len(sides["train"] | sides["held_out"]) == 60
+    assert 6 < len(sides["held_out"]) < 30
+
+
 def test_duplicates_and_short_documents_are_removed_and_counted(tmp_path: Path) -> None:
     rows = [{"text": text} for text in ("same", "same\r\n", "other", "", "other")]
     folder, facts = build(tmp_path / "out", make_settings(write_rows(tmp_path / "rows.jsonl", rows)))

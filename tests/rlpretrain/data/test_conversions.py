@@ -73,6 +73,23 @@ def test_openthoughts_keeps_closed_thoughts_with_a_final_answer() -> None:
     assert document.text.startswith("<think>") and document.text.endswith(r"\boxed{42}.")
 
 
+@pytest.mark.parametrize(
+    ("response", "kept"),
+    [
+        (r"<think>a</think>It is \boxed{1}.", True),
+        (r"<think>a</think>\boxed{1}, no, \boxed{\frac{1}{2}}", True),
+        (r"<think>so \boxed{1}</think>It is 1.", False),  # boxed within the thought alone
+        (r"<think>a</think>It is \boxed{1", False),  # cut off
+        (r"<think>so \boxed{1}", False),
+        (r"It is \boxed{1}.", False),  # no thought: the format that SFT teaches
+        ("", False),
+    ],
+)
+def test_openthoughts_asks_for_a_final_answer_after_the_thought(response: str, kept: bool) -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": response}]
+    assert (CONVERSIONS["openthoughts"]({"conversations": turns}) is not None) is kept
+
+
 def test_a_solution_follows_its_problem() -> None:
     (document,) = converted("problem_and_solution")
     assert document == Document("Find $x$ with $2x=8$.\n\nHalve both sides: $x=4$.", source="here")
