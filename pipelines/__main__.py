@@ -1,4 +1,4 @@
-"""The command line: python -m pipelines compile | run | ablate | plan | compare | probe."""
+"""The command line: python -m pipelines compile | run | ablate | plan | mirror | compare | probe."""
 
 import json
 import os
@@ -6,12 +6,13 @@ import sys
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
-from pipelines.profile import HardwareSettings, load_profile, names, parse_changes
+from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
+from pipelines.profile import HardwareSettings, Profile, load_profile, names, parse_changes
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
@@ -24,6 +25,10 @@ Arms = Annotated[str | None, typer.Option(help="arms with commas between them, o
 Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="s3:// or file:// place that `mirror` wrote to, read in the hub's stead"),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="show all output, and tracebacks of mistakes")]
 
@@ -38,6 +43,7 @@ def compile_command(
     ] = None,
     arms: Arms = None,
     change: Changes = None,
+    mirror: Mirror = None,
 ) -> None:
     """Write pipelines/compiled/*.yaml, the DAG as Kubeflow takes it, or one of your own choice to --output."""
     from pipelines.compiling import checked_in, compiled_text
@@ -46,12 +52,17 @@ def compile_command(
     if output is not None:
         if profile is None:
             raise UserError("--output: name the --profile to compile")
-        pipeline = reproduction(profile, load_profile(profile, parse_changes(change or [])), _arms(arms))
-        output.write_text(compiled_text(pipeline), encoding="utf-8")
+        settings = load_profile(profile, parse_changes(change or []))
+        check_lengths(settings)
+        settings = _from_mirror(settings, mirror)
+        check_delimiters(settings)
+        output.write_text(compiled_text(reproduction(profile, settings, _arms(arms))), encoding="utf-8")
         print(output)
         return
-    if arms or change:
-        raise UserError("--arms and --set go with --output FILE; pipelines/compiled holds the profiles as they are")
+    if arms or change or mirror:
+        raise UserError(
+            "--arms, --set and --mirror go with --output FILE; pipelines/compiled holds the profiles as they are"
+        )
     if profile is not None:
         load_profile(profile)
     for name, make in checked_in().items():
@@ -81,6 +92,7 @@ def run(
         bool, typer.Option("--dry-run", help="one small step a stage, on rows and a random model of the same kinds")
     ] = False,
     artifacts: Artifacts = "s3://rlp/runs",
+    mirror: Mirror = None,
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
     debug: Debug = False,
@@ -88,6 +100,9 @@ def run(
     """Run the reproduction on this machine to its report."""
     chosen = _arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
+    check_lengths(settings)
+    if not dry_run:
+        check_given(settings)
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
     from pipelines.comparing import compare_uris
     from pipelines.reproduction import reproduction
@@ -103,6 +118,9 @@ def run(
     local.check_free([name, *(part for part in parts if part != name)], runs)
     report = runs / name / "report"
     with local.storage(runs, endpoint):
+        settings = _from_mirror(settings, mirror)
+        check_hub(settings)
+        check_delimiters(settings)
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
@@ -133,6 +151,8 @@ def ablate(
 ) -> None:
     """Change one setting of RLP at a time on this machine; a page of curves beside the paper's."""
     settings = load_profile(profile, parse_changes(change or []))
+    check_lengths(settings)
+    check_given(settings)
     from pipelines import local
     from pipelines.ablations import ablations, make_points, parse_sweeps
 
@@ -143,6 +163,8 @@ def ablate(
     name = name or f"ablations-{local.default_name(profile, seed)}"
     local.check_free([name], runs)
     with local.storage(runs, endpoint):
+        check_hub(settings)
+        check_delimiters(settings)
         print(f"run {name}, profile {profile}, {len(points)} points of {', '.join(chosen)}", flush=True)
         pipeline = ablations(profile, settings, chosen, parallelism=1)
         tasks = 6 + 2 * len(points.rlp) + 3 * len(points.corpora)
@@ -164,6 +186,7 @@ def plan(
     """Say what a run takes before anything is spent: tokens, FLOPs, memory a GPU, storage, hours."""
     chosen = _arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
+    check_lengths(settings)
     from rich.console import Console
 
     from pipelines.plan import make_plan
@@ -175,6 +198,28 @@ def plan(
         values = (hardware.model_dump() if hardware else {}) | given
         hardware = parse_settings(HardwareSettings, values, "plan")
     show_plan(make_plan(settings, chosen, hardware), Console(width=None if sys.stdout.isatty() else 120))
+
+
+@app.command()
+def mirror(
+    profile: Annotated[str, typer.Option(help=f"whose data and models: {', '.join(names())}")],
+    to: Annotated[str, typer.Option(metavar="URI", help="s3:// or file:// place to copy to")] = "s3://rlp/mirror",
+    only: Annotated[
+        Literal["benchmarks", "all"], typer.Option(help="the evaluation sets alone, or training data and models too")
+    ] = "all",
+    change: Changes = None,
+    endpoint: Endpoint = None,
+    runs: Runs = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Copy what a profile reads from the Hugging Face hub to storage, once; runs with --mirror then need no hub."""
+    settings = load_profile(profile, parse_changes(change or []))
+    from pipelines import local
+    from pipelines.mirroring import copy_all, pieces
+
+    scratch = local.make_folder(runs, "--runs")
+    with local.storage(runs, endpoint):
+        copy_all(pieces(settings, benchmarks_only=only == "benchmarks"), to.rstrip("/"), scratch)
 
 
 @app.command()
@@ -255,6 +300,15 @@ def probe(
 
 def _arms(text: str | None) -> tuple[str, ...]:
     return DEFAULT_ARMS if text is None else parse_arms(text)
+
+
+def _from_mirror(settings: Profile, mirror: str | None) -> Profile:
+    """The profile with the mirror's places in the hub's stead, where a mirror is named."""
+    if mirror is None:
+        return settings
+    from pipelines.mirroring import mirrored
+
+    return mirrored(settings, mirror.rstrip("/"))
 
 
 def _summarise(report: Path) -> None:

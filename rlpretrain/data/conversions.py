@@ -81,7 +81,7 @@ def _openthoughts(row: Row) -> Document | None:
     """The first exchange of OpenThoughts3; left out unless a closed thought is followed by a boxed answer (paper, SFT)."""
     prompt, response = (turn["value"] for turn in row["conversations"][:2])
     _, closed, spoken = response.rpartition("</think>")
-    answer = last_answer(spoken, BOXED) if closed else None
+    answer = last_answer(spoken, BOXED) if closed and response.lstrip().startswith("<think>") else None
     return Document(response.strip(), problem_prompt(prompt)) if answer else None
 
 

@@ -1,4 +1,4 @@
-"""Rows out of jsonl, parquet and plain text files, under a path or an s3:// prefix, one row at a time."""
+"""Rows out of jsonl, parquet and plain text files, under a path or an s3:// or file:/// prefix, one row at a time."""
 
 import gzip
 import json
@@ -10,6 +10,7 @@ from typing import IO, Any
 import pyarrow
 import pyarrow.parquet
 
+from rlpretrain.artifacts import MANIFEST, file_sha256, parse_manifest
 from rlpretrain.data.failures import one_line
 from rlpretrain.errors import UserError
 
@@ -20,10 +21,11 @@ BATCH_ROWS = 256
 def data_files(place: str, kind: str, scratch: Path, where: str) -> Iterator[tuple[str, Path]]:
     """Name and path of every file of ``kind`` at ``place``, in the order of their names.
 
-    A file of an s3:// prefix lies in ``scratch`` until the next one is asked for. Raises UserError, naming ``where``, when there is none.
+    A file of a prefix lies in ``scratch`` until the next one is asked for; one of an artifact is checked against its
+    manifest. Raises UserError, naming ``where``, when there is none or it is damaged.
     """
     suffixes = SUFFIXES[kind]
-    if place.startswith("s3://"):
+    if place.startswith(("s3://", "file://")):
         yield from _remote_files(place, suffixes, scratch, where)
         return
     path = Path(place)
@@ -39,10 +41,11 @@ def data_files(place: str, kind: str, scratch: Path, where: str) -> Iterator[tup
 
 
 def _remote_files(uri: str, suffixes: tuple[str, ...], scratch: Path, where: str) -> Iterator[tuple[str, Path]]:
-    from rlpretrain.storage import connect  # boto3 is needed for s3:// alone
+    from rlpretrain.storage import connect  # boto3 is needed for addresses alone
 
     store = connect(uri)
-    listed = store.keys()
+    manifest = parse_manifest(store.get_bytes(MANIFEST), f"{where}: {uri}") if store.exists(MANIFEST) else None
+    listed = store.keys() if manifest is None else manifest.files
     keys = sorted(key for key in listed if key.endswith(suffixes))
     if not keys:  # the URI may name one file
         parent, _, name = uri.rpartition("/")
@@ -53,6 +56,10 @@ def _remote_files(uri: str, suffixes: tuple[str, ...], scratch: Path, where: str
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / Path(key).name
             store.get_file(key, path)
+            if manifest is not None and file_sha256(path) != manifest.files[key].sha256:
+                raise UserError(
+                    f"{where}: {uri}/{key} is corrupted, its checksum is not the manifest's; fetch it again"
+                )
             yield key, path
 
 

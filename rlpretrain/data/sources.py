@@ -12,6 +12,7 @@ from rlpretrain.data.documents import Document
 from rlpretrain.data.failures import one_line
 from rlpretrain.data.files import data_files, read_rows
 from rlpretrain.errors import UserError
+from rlpretrain.hub import check_repository, gated
 from rlpretrain.settings import SourceSettings
 
 GENERATORS: Mapping[str, Callable[..., Iterator[Document]]] = {**gsm_symbolic.GENERATORS, **synthetic.GENERATORS}
@@ -41,29 +42,38 @@ def _generator(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[D
 
 
 def _huggingface(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
+    yield from _documents(hub_rows(settings), settings, f"data set {settings.dataset}")
+
+
+def hub_rows(settings: SourceSettings) -> Iterator[Mapping[str, Any]]:
+    """The rows of a data set of the hub, with all their columns; UserError when it cannot be read."""
     import datasets
 
     try:
         if settings.file is not None:
             place = f"hf://datasets/{settings.dataset}@{settings.revision}/{settings.file}"
-            rows = datasets.load_dataset("json", data_files=place, split="train", streaming=True)
+            yield from datasets.load_dataset("json", data_files=place, split="train", streaming=True)
         else:
-            rows = datasets.load_dataset(
+            yield from datasets.load_dataset(
                 str(settings.dataset), settings.subset, revision=settings.revision, split=settings.split, streaming=True
             )
-        yield from _documents(rows, settings, f"data set {settings.dataset}")
-    except UserError:
-        raise
     except Exception as error:  # the hub's client raises a dozen unrelated types: all mean that it cannot be read
         if "gated" in str(error).lower():
-            raise UserError(
-                f"source '{settings.name}': data set {settings.dataset} is gated; accept its terms on its page, then set "
-                "HF_TOKEN to a token that may read it"
-            ) from None
+            raise UserError(f"source '{settings.name}': {gated(f'data set {settings.dataset}')}") from None
         raise UserError(
             f"source '{settings.name}': cannot read data set {settings.dataset} at {settings.revision}: "
             f"{one_line(error)}; check id, subset, revision, split, access and network"
         ) from None
+
+
+def check_hub(sources: Iterable[SourceSettings]) -> None:
+    """UserError, before any is read, for the first source that the hub does not have, keeps, or cannot be asked for."""
+    asked = set()
+    for source in sources:
+        repository = (str(source.dataset), source.revision)
+        if source.kind == "huggingface" and repository not in asked:
+            check_repository("dataset", *repository, f"source '{source.name}'")
+            asked.add(repository)
 
 
 def _files(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:

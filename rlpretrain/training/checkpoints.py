@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
+from rlpretrain.lengths import check_room
 from rlpretrain.models import load_model, load_tokenizer, save_model, tokenizer_digest
 from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
@@ -46,9 +47,5 @@ def check_lengths(
 ) -> None:
     """UserError when context, thought and ``following`` predicted tokens do not fit the model's positions."""
     room = getattr(model.config, "max_position_embeddings", None)
-    needed = settings.max_context + form.overhead + form.budget + following
-    if room is not None and needed > room:
-        raise UserError(
-            f"max_context {settings.max_context} and thought.budget {form.budget} need {needed} positions with the "
-            f"template, but the model has {room}; lower one of the two"
-        )
+    if room is not None:
+        check_room(settings, form.overhead + following, room)

@@ -83,7 +83,7 @@ def test_no_question_is_on_both_sides(tmp_path: Path) -> None:
     ]
     source = {"conversion": "openthoughts"}
     path = write_rows(tmp_path / "rows.jsonl", rows)  # type: ignore[arg-type]
-    folder, facts = build(tmp_path / "out", make_settings(path, source=source, held_out_fraction=0.3))
+    folder, _ = build(tmp_path / "out", make_settings(path, source=source, held_out_fraction=0.3))
     sides = {}
     for split in ("train", "held_out"):
         prompts = [tuple(example.tokens[: example.prompt_length]) for example in read_shards(folder, split)]

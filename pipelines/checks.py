@@ -1,0 +1,101 @@
+"""What can be told of a profile before a run begins: lengths, delimiters, what the user must give, what the hub has."""
+
+from collections.abc import Iterator
+
+from pipelines.profile import Profile
+from rlpretrain.errors import UserError
+from rlpretrain.lengths import check_room
+from rlpretrain.settings import (
+    ArchitectureSettings,
+    HeldOutGainSettings,
+    SourceSettings,
+    ThinkingSettings,
+)
+
+GIVEN = "given:"  # a model that the user must name; what follows says which
+
+
+def check_given(profile: Profile) -> None:
+    """UserError when the profile leaves its model for the user to name."""
+    name = profile.base.initial_model or ""
+    if name.startswith(GIVEN):
+        raise UserError(f"give {name.removeprefix(GIVEN)} with --set base.initial_model=FOLDER, s3:// place or hub id")
+
+
+def check_lengths(profile: Profile) -> None:
+    """UserError when a thought does not fit the model's positions, where the profile says how many there are."""
+    architecture = profile.base.architecture
+    if profile.base.initial_model is not None and architecture == ArchitectureSettings():
+        return  # its stage reads the model's own
+    room = architecture.max_positions
+    for field, part in _parts(profile):
+        if isinstance(part, ThinkingSettings | HeldOutGainSettings):
+            following = part.prediction_tokens if field == "rpt.thinking" and isinstance(part, ThinkingSettings) else 1
+            # Two delimiters and the recap; a prefix is as long as the tokenizer makes it, one token at least.
+            around = 2 + part.thought.recap * (field != "rlvr.thinking") + bool(part.thought.prefix) + following
+            check_room(part, around, room, f"{field}: ")
+    if profile.evaluate.max_new_tokens >= room:
+        raise UserError(
+            f"evaluate.max_new_tokens {profile.evaluate.max_new_tokens} leaves no room for a prompt in the model's "
+            f"{room} positions; lower it"
+        )
+
+
+def check_delimiters(profile: Profile) -> None:
+    """UserError when the tokenizer lacks a delimiter of a thought; it is loaded only where the profile adds none itself."""
+    settings = profile.shard_corpus.tokenizer
+    wanted = {token for _, part in _parts(profile) for token in (part.thought.open, part.thought.close)}
+    missing = sorted(wanted.difference(settings.add_tokens))
+    if not missing:
+        return
+    from rlpretrain.models import load_tokenizer, token_id
+
+    tokenizer = load_tokenizer(settings.name, settings.revision, settings.add_tokens)
+    for token in missing:
+        token_id(tokenizer, token)
+
+
+def check_hub(profile: Profile) -> None:
+    """UserError when the hub does not have a data set or a model that the profile reads, or cannot be asked."""
+    from rlpretrain.data.sources import check_hub
+    from rlpretrain.hub import check_repository, is_cached
+
+    check_hub(source for _, source in hub_sources(profile))
+    for (name, revision), field in hub_models(profile).items():
+        if not is_cached(name, revision):
+            check_repository("model", name, revision, field)
+
+
+def hub_sources(profile: Profile) -> list[tuple[str, SourceSettings]]:
+    """The sources that are read from the hub, with their task's field; the evaluation's first."""
+    tasks = sorted((name for name in Profile.model_fields if name.startswith("shard_")), key="shard_benchmarks".__ne__)
+    found = ((task, source) for task in tasks for source in getattr(profile, task).sources)
+    return [(task, source) for task, source in found if source.kind == "huggingface"]
+
+
+def hub_models(profile: Profile) -> dict[tuple[str, str | None], str]:
+    """Models of the hub, by name and revision, with the field that first names each."""
+    from rlpretrain.hub import is_hub_id
+
+    named = [("base.initial_model", profile.base.initial_model, profile.base.initial_revision)]
+    proxy = profile.rpt.thinking.proxy if profile.rpt.thinking is not None else None
+    if proxy is not None:
+        named.append(("rpt.thinking.proxy.model", proxy.model, proxy.revision))
+    for task in (name for name in Profile.model_fields if name.startswith("shard_")):
+        tokenizer = getattr(profile, task).tokenizer
+        named.append((f"{task}.tokenizer", tokenizer.name, tokenizer.revision))
+    found: dict[tuple[str, str | None], str] = {}
+    for field, name, revision in named:
+        if name is not None and is_hub_id(name):
+            found.setdefault((name, revision), field)
+    return found
+
+
+def _parts(profile: Profile) -> Iterator[tuple[str, ThinkingSettings | HeldOutGainSettings]]:
+    """The settings that hold a thought, with their fields."""
+    for task in ("base", "rlp", "rpt", "rlvr"):
+        part = getattr(profile, task).thinking
+        if part is not None:
+            yield f"{task}.thinking", part
+    if profile.evaluate.held_out is not None:
+        yield "evaluate.held_out", profile.evaluate.held_out

@@ -1,0 +1,14 @@
+"""Whether a thought has room: told by the settings before a run, and by the model itself in its stage."""
+
+from rlpretrain.errors import UserError
+from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
+
+
+def check_room(settings: ThinkingSettings | HeldOutGainSettings, around: int, room: int, where: str = "") -> None:
+    """UserError, naming ``where``, when context, thought and the ``around`` tokens of template and prediction do not fit."""
+    needed = settings.max_context + settings.thought.budget + around
+    if needed > room:
+        raise UserError(
+            f"{where}max_context {settings.max_context} and thought.budget {settings.thought.budget} need {needed} "
+            f"positions with the template, but the model has {room}; lower one of the two"
+        )
