@@ -1,10 +1,23 @@
 """Profiles are complete, and fair: what an arm gets beyond its objective, every arm gets."""
 
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from pipelines.profile import load_profile, names, parse_changes
-from rlpretrain.data.sources import GENERATORS
+from pipelines import profile as profile_module
+from pipelines.checks import check_delimiters, check_given, check_lengths
+from pipelines.profile import Profile, load_profile, names, parse_changes
+from rlpretrain.data.conversions import SAMPLES
+from rlpretrain.data.documents import Document
+from rlpretrain.data.sources import GENERATORS, read_source
+from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
+from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.settings import SourceSettings
+from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.training.checkpoints import check_lengths as check_model_lengths
 
 
 @pytest.mark.parametrize("name", names())
@@ -38,6 +51,116 @@ def test_thoughts_are_measured_in_the_form_they_are_trained_in(name: str) -> Non
     assert profile.rlp.thinking is not None and profile.evaluate.held_out is not None
     assert profile.evaluate.held_out.thought == profile.rlp.thinking.thought
     assert profile.cpt.format_warmup is None and profile.rlp.format_warmup is None
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_stage_thinks_between_the_same_delimiters(name: str, tmp_path: Path) -> None:
+    """What RLP learns to write is what SFT shows, what RLVR's and the benchmarks' prompts open, and what answers follow."""
+    profile = load_profile(name)
+    assert profile.rlp.thinking is not None and profile.rpt.thinking is not None
+    assert profile.evaluate.held_out is not None
+    parts = [profile.rlp.thinking, profile.rpt.thinking, profile.rlvr.thinking, profile.evaluate.held_out]
+    parts += [profile.base.thinking] if profile.base.thinking is not None else []
+    opening, closing, prefix = (getattr(profile.rlp.thinking.thought, part) for part in ("open", "close", "prefix"))
+    for part in parts:
+        assert (part.thought.open, part.thought.close, part.thought.prefix) == (opening, closing, prefix)
+    suite, _ = load_suite(profile.evaluate.suite)
+    completions = [document.text for document in sft_documents(profile, tmp_path)]
+    assert completions
+    if suite.open_thought:
+        for text in completions:
+            assert text.startswith(prefix + opening) and text.count(opening) == text.count(closing) == 1
+    else:  # GSM's worked solutions are said aloud: SFT shows no thought, and the suite opens none; RLVR does
+        assert not any(opening in text or closing in text for text in completions)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_suite(load_profile(name).evaluate.suite)[0].symbolic])
+def test_post_training_asks_as_the_benchmarks_do(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name)
+    asked = [document.prompt for document in sft_documents(profile, tmp_path)]
+    for sources in (profile.shard_rlvr.sources, profile.shard_benchmarks.sources[:5]):  # problems with free answers
+        asked += [document.prompt for source in sources for document in read_source(offline(source), 0, tmp_path)]
+    assert len({prompt.partition("\n\n")[2] for prompt in asked}) == 1
+    assert profile.rlvr.answer_pattern == load_suite(profile.evaluate.suite)[0].answer_patterns[0] == "boxed"
+
+
+def sft_documents(profile: Profile, scratch: Path) -> list[Document]:
+    """The first documents of the SFT data, from rows of ours where the hub's are meant."""
+    (source,) = profile.shard_sft.sources
+    return list(islice(read_source(offline(source), 0, scratch), 20))
+
+
+def offline(source: SourceSettings) -> SourceSettings:
+    if source.kind != "huggingface":
+        return source
+    rows = SAMPLES / f"{source.conversion}.jsonl"
+    return SourceSettings(name=source.name, kind="jsonl", path=str(rows), conversion=source.conversion)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rlp.thinking.max_context": 600}, "rlp.thinking: max_context 600 and thought.budget 16 need 619 positions"),
+        ({"rlp.thinking.thought.recap": 500}, "rlp.thinking: .* need 583 positions with the template, but .* has 512"),
+        ({"rlvr.thinking.thought.budget": 500}, "rlvr.thinking: max_context 64 and thought.budget 500"),
+        ({"evaluate.held_out.max_context": 500}, "evaluate.held_out: max_context 500"),
+        ({"rpt.thinking.prediction_tokens": 450}, "rpt.thinking: max_context 64"),
+        ({"evaluate.max_new_tokens": 512}, "evaluate.max_new_tokens 512 leaves no room for a prompt"),
+    ],
+)
+def test_a_thought_that_does_not_fit_is_told_of_the_profile(change: dict[str, Any], words: str) -> None:
+    check_lengths(load_profile("tiny"))
+    with pytest.raises(UserError, match=words):
+        check_lengths(load_profile("tiny", change))
+
+
+def test_lengths_are_told_as_the_stage_tells_them() -> None:
+    profile = load_profile("tiny", {"rlp.thinking.max_context": 493, "rlp.thinking.thought.recap": 2})
+    thinking = profile.rlp.thinking
+    assert thinking is not None
+    form = ThoughtFormat.build(thinking.thought, load_tokenizer("builtin:characters"))
+    with pytest.raises(UserError, match="need 514 positions") as early:
+        check_lengths(profile)
+    model = new_model(profile.base.architecture, load_tokenizer("builtin:characters"), 0)
+    with pytest.raises(UserError, match="need 514 positions") as late:
+        check_model_lengths(model, form, thinking)
+    assert str(early.value) == f"rlp.thinking: {late.value}"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_profile_passes_its_own_checks(name: str) -> None:
+    profile = load_profile(name)
+    check_lengths(profile)
+    check_delimiters(profile)  # the paper's profiles add them to the tokenizer: nothing is loaded
+    if name == "nemotron-nano-12b-v2-early":
+        with pytest.raises(UserError, match="give a checkpoint of Nemotron.* with --set base.initial_model="):
+            check_given(profile)
+        profile = load_profile(name, {"base.initial_model": "s3://bucket/at-4t"})
+    check_given(profile)
+
+
+def test_a_tokenizer_without_a_delimiter_is_told_before_anything_is_tokenised() -> None:
+    change = {"rlp.thinking.thought.open": "<<", "evaluate.held_out.thought.open": "<<"}
+    with pytest.raises(UserError, match="the tokenizer has no token '<<'; add it to tokenizer.add_tokens"):
+        check_delimiters(load_profile("tiny", change))
+    check_delimiters(load_profile("tiny", change | {"shard_corpus.tokenizer.add_tokens": ["<<"]}))
+
+
+def test_a_missing_field_is_told_with_its_name() -> None:
+    with pytest.raises(UserError, match="profile tiny: shard_sft: Input should be a valid dictionary"):
+        load_profile("tiny", {"shard_sft": None})
+    with pytest.raises(UserError, match="profile tiny: rlp: objective 'rlp' needs 'thinking'"):
+        load_profile("tiny", {"rlp.thinking": None})
+    source = {"name": "a", "kind": "huggingface", "dataset": "a/b"}
+    with pytest.raises(UserError, match="shard_corpus.sources.0: a source of kind 'huggingface' needs 'revision'"):
+        load_profile("tiny", {"shard_corpus.sources": [source]})
+
+
+def test_a_profile_file_that_misses_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = profile_module._read("tiny")
+    monkeypatch.setattr(profile_module, "_read", lambda name: {k: v for k, v in whole.items() if k != "evaluate"})
+    with pytest.raises(UserError, match=r"profile tiny: evaluate: Field required"):
+        load_profile("tiny")
 
 
 def test_changes_go_over_the_profile() -> None:
