@@ -74,7 +74,9 @@ def test_every_stage_thinks_between_the_same_delimiters(name: str, tmp_path: Pat
         assert not any(opening in text or closing in text for text in completions)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if load_suite(load_profile(name).evaluate.suite)[0].symbolic])
+@pytest.mark.parametrize(
+    "name", [name for name in names() if load_suite(load_profile(name).evaluate.suite)[0].symbolic]
+)
 def test_post_training_asks_as_the_benchmarks_do(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
     asked = [document.prompt for document in sft_documents(profile, tmp_path)]
@@ -133,7 +135,7 @@ def test_every_profile_passes_its_own_checks(name: str) -> None:
     check_lengths(profile)
     check_delimiters(profile)  # the paper's profiles add them to the tokenizer: nothing is loaded
     if name == "nemotron-nano-12b-v2-early":
-        with pytest.raises(UserError, match="give a checkpoint of Nemotron.* with --set base.initial_model="):
+        with pytest.raises(UserError, match=r"give a checkpoint of Nemotron.* with --set base.initial_model="):
             check_given(profile)
         profile = load_profile(name, {"base.initial_model": "s3://bucket/at-4t"})
     check_given(profile)
@@ -141,7 +143,7 @@ def test_every_profile_passes_its_own_checks(name: str) -> None:
 
 def test_a_tokenizer_without_a_delimiter_is_told_before_anything_is_tokenised() -> None:
     change = {"rlp.thinking.thought.open": "<<", "evaluate.held_out.thought.open": "<<"}
-    with pytest.raises(UserError, match="the tokenizer has no token '<<'; add it to tokenizer.add_tokens"):
+    with pytest.raises(UserError, match=r"the tokenizer has no token '<<'; add it to tokenizer.add_tokens"):
         check_delimiters(load_profile("tiny", change))
     check_delimiters(load_profile("tiny", change | {"shard_corpus.tokenizer.add_tokens": ["<<"]}))
 
@@ -152,7 +154,7 @@ def test_a_missing_field_is_told_with_its_name() -> None:
     with pytest.raises(UserError, match="profile tiny: rlp: objective 'rlp' needs 'thinking'"):
         load_profile("tiny", {"rlp.thinking": None})
     source = {"name": "a", "kind": "huggingface", "dataset": "a/b"}
-    with pytest.raises(UserError, match="shard_corpus.sources.0: a source of kind 'huggingface' needs 'revision'"):
+    with pytest.raises(UserError, match=r"shard_corpus.sources.0: a source of kind 'huggingface' needs 'revision'"):
         load_profile("tiny", {"shard_corpus.sources": [source]})
 
 
