@@ -109,12 +109,12 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole."""
+    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole, null takes a value away."""
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
         merged[key] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def parse_changes(pairs: list[str]) -> dict[str, Any]:
