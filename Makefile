@@ -15,7 +15,7 @@ debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo "$(2): apt-get install $(1)"; exit 1; fi
 
-.PHONY: help setup demo ablations test browser bench lint format compile images push test-images clean
+.PHONY: help setup demo ablations test browser bench lint format compile compiled schedule images push test-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -74,6 +74,12 @@ push: setup ## push the images and write their digests to images/images.yaml [RE
 test-images: setup ## build the images on a Debian base and run the tiny reproduction inside them (root, minutes)
 	@for each in dockerd debootstrap docker-registry; do command -v $$each >/dev/null || { $(call debian,docker.io debootstrap docker-registry,images are tested with Docker Engine); break; }; done
 	$(BIN)/python -m pytest -s --timeout=3000 tests/images/in_engine.py
+
+compiled: setup ## fail when pipelines/compiled/*.yaml are not what the code compiles to
+	$(BIN)/python -m pipelines compile --check
+
+schedule: setup ## make the clusters' recurring runs what pipelines/schedules/*.yaml say
+	$(BIN)/python -m pipelines schedule
 
 clean: ## remove runs and caches, keep .venv
 	rm -rf runs local_outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -165,6 +165,7 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--self-check", action="store_true", help="say versions, user, GPU and whether S3 answers, and run nothing"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the run, added to the settings' own")
     options = parser.parse_args(given)
     if not works:
         from components.self_check import self_check
@@ -173,6 +174,10 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
     try:
         stage = load_stage(name)
         settings = load_settings(stage.settings, options.settings)
+        if options.seed:
+            values = settings.model_dump(exclude_unset=True)
+            values["seed"] = values.get("seed", 0) + options.seed
+            settings = parse_settings(stage.settings, values, f"{options.settings} with --seed {options.seed}")
         manifest = _run(stage, settings, _named_paths(options.input), options.output, options.publish)
     except UserError as error:
         return _reported(error)

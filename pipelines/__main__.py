@@ -1,4 +1,4 @@
-"""The command line: python -m pipelines compile | run | ablate | plan | mirror | compare | probe."""
+"""The command line: python -m pipelines run | ablate | plan | probe | compare | mirror | compile | submit | status | schedule."""
 
 import json
 import os
@@ -10,22 +10,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.arms import DEFAULT_ARMS, parse_arms
+from pipelines import commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
+from pipelines.commands import Arms, Changes, chosen_arms
 from pipelines.profile import HardwareSettings, Profile, load_profile, names, parse_changes
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+for its_command in (commands.submit, commands.status, commands.schedule):
+    app.command()(its_command)
 Endpoint = Annotated[
     str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
 ]
 Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
-Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
 Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
-]
 Mirror = Annotated[
     str | None,
     typer.Option(metavar="URI", help="s3:// or file:// place that `mirror` wrote to, read in the hub's stead"),
@@ -39,15 +38,17 @@ def compile_command(
     check: Annotated[bool, typer.Option("--check", help="write nothing, fail when a file is stale")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="file to write one pipeline to, with --arms and --set; default: pipelines/compiled"),
+        typer.Option(help="file to write one pipeline to, as the options below say; default: pipelines/compiled"),
     ] = None,
     arms: Arms = None,
     change: Changes = None,
     mirror: Mirror = None,
+    cluster: Annotated[Path | None, typer.Option(help="cluster's file, whose pools the tasks run on")] = None,
+    target: Annotated[Literal["kubeflow", "argo"], typer.Option(help="whose manifests")] = "kubeflow",
+    cron: Annotated[str, typer.Option(help="argo: five-field schedule; default: weekly, suspended")] = "",
 ) -> None:
     """Write pipelines/compiled/*.yaml, the DAG as Kubeflow takes it, or one of your own choice to --output."""
-    from pipelines.compiling import checked_in, compiled_text
-    from pipelines.reproduction import reproduction
+    from pipelines.compiling import checked_in, compiled_for, compiled_text
 
     if output is not None:
         if profile is None:
@@ -56,13 +57,12 @@ def compile_command(
         check_lengths(settings)
         settings = _from_mirror(settings, mirror)
         check_delimiters(settings)
-        output.write_text(compiled_text(reproduction(profile, settings, _arms(arms))), encoding="utf-8")
+        text = compiled_for(profile, settings, chosen_arms(arms), cluster, target, cron)
+        output.write_text(text, encoding="utf-8")
         print(output)
         return
-    if arms or change or mirror:
-        raise UserError(
-            "--arms, --set and --mirror go with --output FILE; pipelines/compiled holds the profiles as they are"
-        )
+    if arms or change or mirror or cluster or cron or target != "kubeflow":
+        raise UserError("options besides --profile and --check go with --output FILE; pipelines/compiled is as it is")
     if profile is not None:
         load_profile(profile)
     for name, make in checked_in().items():
@@ -98,13 +98,14 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run the reproduction on this machine to its report."""
-    chosen = _arms(arms)
+    chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
     if not dry_run:
         check_given(settings)
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
     from pipelines.comparing import compare_uris
+    from pipelines.placing import ONE_MACHINE
     from pipelines.reproduction import reproduction
 
     if dry_run:
@@ -124,7 +125,7 @@ def run(
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
-            pipeline = reproduction(profile, settings, chosen)
+            pipeline = reproduction(profile, settings, chosen, ONE_MACHINE)
             uris.append(local.run_local(part, pipeline, its_seed, runs, artifacts))
         if seeds == 1:
             local.fetch_report(f"{uris[0]}/compare", report)
@@ -155,6 +156,7 @@ def ablate(
     check_given(settings)
     from pipelines import local
     from pipelines.ablations import ablations, make_points, parse_sweeps
+    from pipelines.placing import ONE_MACHINE
 
     chosen = parse_sweeps(sweeps, settings)
     points = make_points(settings, chosen)
@@ -166,7 +168,7 @@ def ablate(
         check_hub(settings)
         check_delimiters(settings)
         print(f"run {name}, profile {profile}, {len(points)} points of {', '.join(chosen)}", flush=True)
-        pipeline = ablations(profile, settings, chosen, parallelism=1)
+        pipeline = ablations(profile, settings, chosen, parallelism=1, target=ONE_MACHINE)
         tasks = 6 + 2 * len(points.rlp) + 3 * len(points.corpora)
         uri = local.run_local(name, pipeline, seed, runs, artifacts, tasks)
         local.fetch_report(f"{uri}/ablate", runs / name / "report")
@@ -184,7 +186,7 @@ def plan(
     change: Changes = None,
 ) -> None:
     """Say what a run takes before anything is spent: tokens, FLOPs, memory a GPU, storage, hours."""
-    chosen = _arms(arms)
+    chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
     from rich.console import Console
@@ -296,10 +298,6 @@ def probe(
         results = run_probe(model, corpus, field, settings, output)
     show_probe(results, Console(width=None if sys.stdout.isatty() else 120))
     print(f"page: {output / 'index.html'}")
-
-
-def _arms(text: str | None) -> tuple[str, ...]:
-    return DEFAULT_ARMS if text is None else parse_arms(text)
 
 
 def _from_mirror(settings: Profile, mirror: str | None) -> Profile:

@@ -15,8 +15,9 @@ from components.ablate.component import ablate, evaluate_point, pretrain_point, 
 from components.evaluate.component import evaluate
 from components.pretrain.component import train_base
 from components.shard_data.component import shard_benchmarks, shard_data
+from pipelines.placing import ANYWHERE, Namer, Target
 from pipelines.profile import AblationSettings, Profile
-from pipelines.reproduction import RUN_PARAMETERS, described, named
+from pipelines.reproduction import RUN_PARAMETERS, described
 from rlpretrain.errors import UserError
 from rlpretrain.settings import PretrainSettings, ShardDataSettings, Value, parse_settings
 
@@ -91,7 +92,13 @@ def make_points(profile: Profile, sweeps: Sequence[str]) -> Points:
     return points
 
 
-def ablations(profile_name: str, profile: Profile, sweeps: Sequence[str], parallelism: int | None = None) -> Any:
+def ablations(
+    profile_name: str,
+    profile: Profile,
+    sweeps: Sequence[str],
+    parallelism: int | None = None,
+    target: Target = ANYWHERE,
+) -> Any:
     """The pipeline of these sweeps, with ``profile``'s settings as the defaults of its parameters.
 
     ``parallelism`` bounds how many points run at once; None leaves that to the cluster.
@@ -115,11 +122,16 @@ def ablations(profile_name: str, profile: Profile, sweeps: Sequence[str], parall
     page |= {name: value for name, value in settings["compare"].items() if name in kept}
     defaults["comparison"] = (page, "Settings of the page, with the labels of each ablation's points.")
     return dsl.pipeline(name=f"rlp-ablations-{profile_name}", description="RLP with one setting changed at a time")(
-        described("rlp_ablations", "Ablate RLP.", defaults, lambda given: _build(given, parallelism))
+        described(
+            "rlp_ablations",
+            "Ablate RLP.",
+            target.parameters(defaults),
+            lambda given: _build(given, parallelism, target.namer(given)),
+        )
     )
 
 
-def _build(given: dict[str, Any], parallelism: int | None) -> None:
+def _build(given: dict[str, Any], parallelism: int | None, named: Namer) -> None:
     run_uri = f"{given['artifacts_uri']}/{given['run_name']}"
     common = {"seed": given["seed"], "code_digest": given["code_digest"]}
 

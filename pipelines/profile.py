@@ -117,17 +117,17 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def parse_changes(pairs: list[str]) -> dict[str, Any]:
-    """FIELD=VALUE pairs, the values read as YAML."""
+def parse_changes(pairs: list[str], flag: str = "--set", form: str = "STAGE.FIELD=VALUE") -> dict[str, Any]:
+    """FIELD=VALUE pairs of an option, the values read as YAML."""
     changes = {}
     for pair in pairs:
         field, separator, value = pair.partition("=")
         if not separator or not field:
-            raise UserError(f"--set {pair}: write it as STAGE.FIELD=VALUE")
+            raise UserError(f"{flag} {pair}: write it as {form}")
         try:
             changes[field] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"--set {pair}: the value is not valid YAML; quote it") from None
+            raise UserError(f"{flag} {pair}: the value is not valid YAML; quote it") from None
     return changes
 
 

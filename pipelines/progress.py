@@ -38,11 +38,12 @@ class Progress:
             return f"[{self.finished + 1:>2}/{self.tasks}] {self._name(match[1])}"
         if match := _FINISHED.search(line):
             self.finished += 1
-            if match[2] == "FAILURE":
+            if match[2] == "FAILURE" and self.failed is None:  # those that fail later may fail for its sake
                 self.failed = self._name(match[1])
             seconds = time.monotonic() - self._started.get(match[1], time.monotonic())
             outcome = {"SUCCESS": "done", "FAILURE": "FAILED", "SKIPPED": "cached"}.get(match[2], match[2].lower())
-            return f"        {self._name(match[1])}: {outcome} in {seconds:.1f} s"
+            further = "; what does not need it goes on" if match[2] == "FAILURE" else ""
+            return f"        {self._name(match[1])}: {outcome} in {seconds:.1f} s{further}"
         if match := _STEP.search(line):
             return f"        {match[0].strip()}"
         return None

@@ -1,22 +1,24 @@
-"""The reproduction's DAG: the arms, each evaluated after pretraining, SFT and RLVR, then compared.
+"""The reproduction's DAG: the arms, each evaluated after pretraining, SFT and RLVR, then compared; at its end, however it
+ends, the run's status is written.
 
 One definition runs on a laptop and on a cluster. Post-training settings and data are the same for every arm.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
 from kfp import dsl
-from kfp.dsl import PipelineTask
 
 from components.compare.component import compare
 from components.evaluate.component import evaluate
 from components.finetune.component import finetune
 from components.pretrain.component import pretrain, train_base
 from components.reinforce.component import reinforce
+from components.report_status.component import report_status
 from components.shard_data.component import shard_benchmarks, shard_data
 from pipelines.arms import DEFAULT_ARMS
+from pipelines.placing import ANYWHERE, Namer, Parameters, Target
 from pipelines.profile import Profile
 
 # Parameters of a run with their defaults, and those that hold a stage's settings with the profile's field; each described.
@@ -48,19 +50,30 @@ _STAGES = {
 _OPTIONAL = ("cpt", "cpt_flops", "rlp", "rpt")  # arms that a run may do without; base is where the others start
 
 
-def reproduction(profile_name: str, profile: Profile, arms: Sequence[str] = DEFAULT_ARMS) -> Any:
+def reproduction(
+    profile_name: str, profile: Profile, arms: Sequence[str] = DEFAULT_ARMS, target: Target = ANYWHERE
+) -> Any:
     """The pipeline of these arms, with ``profile``'s settings as the defaults of its parameters."""
     # Only what the profile sets: the rest are the stages' own defaults, and KFP takes no nulls.
     settings = profile.model_dump(mode="json", exclude_unset=True)
     stages = {name: stage for name, stage in _STAGES.items() if name not in _OPTIONAL or name in arms}
-    parameters = RUN_PARAMETERS | {name: (settings[field], text) for name, (field, text) in stages.items()}
+    parameters = target.parameters(
+        RUN_PARAMETERS | {name: (settings[field], text) for name, (field, text) in stages.items()}
+    )
+
+    def build(given: dict[str, Any]) -> None:
+        named, run_uri = target.namer(given), f"{given['artifacts_uri']}/{given['run_name']}"
+        end = named(report_status(run_name=given["run_name"], run_uri=run_uri), "report-status")
+        with dsl.ExitHandler(end.set_caching_options(False), name="arms"):
+            _build(given, arms, named)
+
     return dsl.pipeline(name=f"rlp-reproduction-{profile_name}", description="RLP against other arms, across stages")(
-        described("rlp_reproduction", "Reproduce RLP.", parameters, lambda given: _build(given, arms))
+        described("rlp_reproduction", "Reproduce RLP.", parameters, build)
     )
 
 
 def described(
-    name: str, summary: str, parameters: Mapping[str, tuple[Any, str]], build: Callable[[dict[str, Any]], None]
+    name: str, summary: str, parameters: Parameters, build: Callable[[dict[str, Any]], None]
 ) -> Callable[..., None]:
     """A function that kfp can make a pipeline of: ``parameters`` by name with default and description, handed to ``build``."""
 
@@ -79,8 +92,8 @@ def described(
     return pipeline
 
 
-def _build(given: dict[str, Any], arms: Sequence[str]) -> None:
-    """The tasks; ``given`` holds a channel or a value for every parameter."""
+def _build(given: dict[str, Any], arms: Sequence[str], named: Namer) -> None:
+    """The tasks; ``given`` holds a channel for every parameter."""
     common = {"seed": given["seed"], "code_digest": given["code_digest"]}
 
     def place(task: str) -> dict[str, Any]:
@@ -132,14 +145,9 @@ def _build(given: dict[str, Any], arms: Sequence[str]) -> None:
 def task_names(pipeline: Any) -> dict[str, str]:
     """Keys of a pipeline's tasks, as runners print them (evaluate-5), to the names people see (evaluate-cpt-sft)."""
     spec = pipeline.pipeline_spec
-    dags = [spec.root.dag, *(component.dag for component in spec.components.values())]
-    return {key: task.task_info.name for dag in dags for key, task in dag.tasks.items() if key not in _loops(dag)}
-
-
-def _loops(dag: Any) -> set[str]:
-    return {key for key, task in dag.tasks.items() if task.WhichOneof("iterator")}
-
-
-def named(task: PipelineTask, name: str) -> PipelineTask:
-    """Give a task the name that people see."""
-    return task.set_display_name(name)
+    found = {}
+    for component in (spec.root, *spec.components.values()):
+        for key, task in component.dag.tasks.items():
+            if not spec.components[task.component_ref.name].HasField("dag"):  # the frame of a loop or handler is none
+                found[key] = task.task_info.name
+    return found

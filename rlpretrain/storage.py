@@ -7,6 +7,7 @@ environment and files (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, roles, ...); see 
 import base64
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -332,6 +333,15 @@ def read_bytes(uri: str) -> bytes:
     """Content of the one object that a URI names."""
     store, key = _object(uri)
     return store.get_bytes(key)
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Store one object, over what stood there."""
+    store, key = _object(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "content"
+        path.write_bytes(content)
+        store.put_file(key, path, file_sha256(path))
 
 
 def exists(uri: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.compiling import checked_in, compiled_text
+from pipelines.compiling import checked_in, compiled_text, tasks_of
 from pipelines.profile import load_profile
 from pipelines.reproduction import reproduction, task_names
 
@@ -50,7 +50,7 @@ def test_tasks_read_well() -> None:
     shards = {f"shard-{name}" for name in ("benchmarks", "base-corpus", "corpus", "sft", "rlvr")}
     trained = {"train-base", "pretrain-cpt", "pretrain-rlp"} | {f"{s}-{arm}" for s in ("sft", "rlvr") for arm in ARMS}
     evaluated = {f"evaluate-{arm}-{stage}" for arm in ARMS for stage in STAGES}
-    assert found == shards | trained | evaluated | {"compare"}
+    assert found == shards | trained | evaluated | {"compare", "report-status"}
 
 
 def test_parameters_have_descriptions_and_defaults(definition: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ def test_parameters_have_descriptions_and_defaults(definition: dict[str, Any]) -
 def test_post_training_is_the_same_for_every_arm(definition: dict[str, Any]) -> None:
     """One parameter feeds every arm's SFT, one every arm's RLVR, one every evaluation; and one data set each."""
     for kind in ("sft", "rlvr", "evaluate"):
-        tasks = [task for task in definition["root"]["dag"]["tasks"].values() if name_of(task).startswith(f"{kind}-")]
+        tasks = [task for task in tasks_of(definition).values() if name_of(task).startswith(f"{kind}-")]
         assert len(tasks) == (9 if kind == "evaluate" else 3)
         assert len({task["inputs"]["parameters"]["settings"]["componentInputParameter"] for task in tasks}) == 1
         for artifact in ("shards", "benchmarks", "held_out"):
@@ -74,15 +74,22 @@ def test_post_training_is_the_same_for_every_arm(definition: dict[str, Any]) -> 
 
 def test_each_task_publishes_under_the_runs_prefix(definition: dict[str, Any]) -> None:
     """The place is a parameter of the task, so that the run's artifacts lie side by side in storage."""
-    for task in definition["root"]["dag"]["tasks"].values():
+    for task in stages_of(definition):
         place = task["inputs"]["parameters"]["publish_uri"]["runtimeValue"]["constant"]
         assert place.endswith(f"/{name_of(task)}")
 
 
 def test_every_task_sees_the_code(definition: dict[str, Any]) -> None:
     """Kubeflow's cache knows neither package nor image: the digest of the code must be among every task's inputs."""
-    for task in definition["root"]["dag"]["tasks"].values():
-        assert task["inputs"]["parameters"]["code_digest"] == {"componentInputParameter": "code_digest"}
+    for task in stages_of(definition):
+        assert task["inputs"]["parameters"]["code_digest"] == {
+            "componentInputParameter": "pipelinechannel--code_digest"
+        }
+
+
+def stages_of(definition: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tasks that leave artifacts."""
+    return [task for task in tasks_of(definition).values() if name_of(task) != "report-status"]
 
 
 def name_of(task: dict[str, Any]) -> str:

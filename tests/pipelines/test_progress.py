@@ -18,7 +18,8 @@ def test_tasks_are_shown_by_the_names_people_know() -> None:
     assert finished is not None and finished.strip().startswith("evaluate-cpt-sft: done in 0.")
     assert progress.line("12:00:00.000 - INFO - Executing task 'compare'\n") == "[ 2/2] compare"
     progress.line("Task 'compare' finished with status FAILURE")
-    assert progress.failed == "compare"
+    progress.line("Task 'evaluate-5' finished with status FAILURE")
+    assert progress.failed == "compare", "the first is the cause"
 
 
 def test_training_is_shown_and_the_rest_is_not() -> None:
