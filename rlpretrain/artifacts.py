@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files as package_files
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
 
 MANIFEST = "manifest.json"
 UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's output folder holds it from the start
@@ -48,6 +48,10 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
     volatile: dict[str, FileEntry]
     digest: str
+
+    def all_files(self) -> dict[str, FileEntry]:
+        """Those that the digest covers and the volatile ones."""
+        return {**self.files, **self.volatile}
 
     def computed_digest(self) -> str:
         """sha256 of the canonical JSON without the volatile files and the digest itself."""
@@ -113,7 +117,7 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     try:
         value = json.loads(text)
         version = value["schema_version"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{where}: not a manifest (no JSON with a schema_version); run its stage again") from None
     if version != SCHEMA_VERSION:
         raise UserError(f"{where}: schema version {version} is not {SCHEMA_VERSION}; run its stage again")
@@ -125,8 +129,8 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
         raise UserError(f"{where}: not a valid manifest ({field}: {first['msg']}); run its stage again") from None
     if manifest.digest != manifest.computed_digest():
         raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
-    for name in (*manifest.files, *manifest.volatile):
-        if not _stays_inside(name):
+    for name in manifest.all_files():
+        if not stays_inside(name):
             raise UserError(f"{where}: file name {name!r} leaves its folder; the manifest is not to be trusted")
     return manifest
 
@@ -151,12 +155,21 @@ def verify(folder: Path, kind: str | None = None) -> Manifest:
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Hash the files of ``folder`` against a manifest; UserError names the first that is missing or differs."""
-    for name, entry in {**manifest.files, **manifest.volatile}.items():
+    for name in differing_files(folder, manifest):
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: listed in the manifest but missing; fetch or make the artifact again")
-        if path.stat().st_size != entry.size or file_sha256(path) != entry.sha256:
-            raise UserError(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
+        raise UserError(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
+
+
+def differing_files(folder: Path, manifest: Manifest) -> dict[str, FileEntry]:
+    """The files of a manifest that are not in ``folder`` with their size and checksum."""
+    return {name: entry for name, entry in manifest.all_files().items() if not _is_right(folder / name, entry)}
+
+
+def _is_right(path: Path, entry: FileEntry) -> bool:
+    with local_errors(path):
+        return path.is_file() and path.stat().st_size == entry.size and file_sha256(path) == entry.sha256
 
 
 def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -168,11 +181,17 @@ def write_bytes_atomically(path: Path, content: bytes, mode: int = 0o644) -> Non
     os.replace(partial, path)
 
 
-def _stays_inside(name: str) -> bool:
-    """Whether a relative POSIX name, written in its plain form, names a file below its folder."""
+def stays_inside(name: str) -> bool:
+    """Whether a relative POSIX name, written in its plain form, names a file below its folder, on Windows too."""
     path = PurePosixPath(name)
-    plain = path.as_posix() == name and name != "." and not path.is_absolute()
-    return plain and ".." not in path.parts and not any(sign in name for sign in "\\\0") and name != MANIFEST
+    plain = path.as_posix() == name and name != "." and not path.is_absolute() and name.isprintable()
+    return (
+        plain
+        and ".." not in path.parts
+        and not any(sign in name for sign in "\\:")
+        and not any(PureWindowsPath(part).is_reserved() for part in path.parts)
+        and path.parts[0] not in (MANIFEST, UNFINISHED)
+    )
 
 
 def _as_read(value: Mapping[str, Any]) -> dict[str, Any]:

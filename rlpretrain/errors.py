@@ -1,5 +1,15 @@
 """Errors whose message is meant for the person at the keyboard."""
 
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 class UserError(Exception):
     """A mistake the user can mend.
@@ -7,3 +17,28 @@ class UserError(Exception):
     The message is one line that names the field, file or flag and the mend. Command lines print it
     as ``error: MESSAGE`` and leave with exit code 2, without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
+
+
+def masked(text: str) -> str:
+    """``text`` with user and password of every address, http://user:password@host, made unreadable."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+@contextmanager
+def local_errors(path: Path) -> Iterator[None]:
+    """Turn a disk that is full, read-only or broken into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; {_mend(error)}") from None
+
+
+def _mend(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "free space or take another disk"
+    if error.errno in _READ_ONLY:
+        return "give a place that can be written"
+    return "check the path, its rights and the disk"

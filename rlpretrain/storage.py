@@ -1,261 +1,31 @@
 """s3:// and file:// behind one small interface: transfer with checksums, and publication by manifest last.
 
-An artifact at a URI exists when its manifest.json does. Endpoint, region and credentials of S3 come from boto3's own
-environment and files (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
+An artifact at a URI exists when its manifest.json does. Once published it stays as it is: the manifest is written only where
+there is none. Endpoint, region and credentials of S3 come from boto3's own environment and files (AWS_ENDPOINT_URL_S3,
+AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
 """
 
-import base64
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn, Protocol
 from urllib.parse import quote, unquote
-
-import boto3
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
 
 from rlpretrain.artifacts import (
     MANIFEST,
+    Manifest,
     check_files,
+    differing_files,
     file_sha256,
     parse_manifest,
     read_manifest,
+    stays_inside,
     write_bytes_atomically,
 )
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
+from rlpretrain.stores.files import FileStore
+from rlpretrain.stores.interface import Store
+from rlpretrain.stores.s3 import MULTIPART_BYTES, S3Store
 
-MULTIPART_BYTES = 8 * 2**20
-_ATTEMPTS = 6  # in all; AWS_MAX_ATTEMPTS overrides it
-_TRANSFER = TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, max_concurrency=8)
-_MISSING = ("NoSuchKey", "404", "NotFound")
-_REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "403", "Forbidden")
-_DAMAGED = ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest")
-
-
-class Store(Protocol):
-    """Objects by key below one root. All raise UserError for what a user can mend."""
-
-    def put_file(self, key: str, path: Path, sha256: str) -> None:
-        """Store a file; refused when its bytes are not those of the hex ``sha256``."""
-
-    def get_file(self, key: str, path: Path) -> None:
-        """Fetch an object into a file, whose folder must exist."""
-
-    def get_bytes(self, key: str) -> bytes:
-        """An object's content."""
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-
-    def delete(self, key: str) -> None:
-        """Remove an object."""
-
-    def keys(self) -> Iterator[str]:
-        """Keys of all objects below the root."""
-
-
-class FileStore:
-    """A folder of this machine, or of a mounted file system."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def put_file(self, key: str, path: Path, sha256: str) -> None:
-        target = self.root / key
-        partial = target.with_name(f".{target.name}.partial")
-        with self._errors(key):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, partial)
-            if file_sha256(partial) != sha256:
-                partial.unlink()
-                raise _damaged(str(target))
-            partial.replace(target)
-
-    def get_file(self, key: str, path: Path) -> None:
-        with self._errors(key):
-            shutil.copyfile(self.root / key, path)
-
-    def get_bytes(self, key: str) -> bytes:
-        with self._errors(key):
-            return (self.root / key).read_bytes()
-
-    def exists(self, key: str) -> bool:
-        return (self.root / key).is_file()
-
-    def delete(self, key: str) -> None:
-        with self._errors(key):
-            (self.root / key).unlink(missing_ok=True)
-
-    def keys(self) -> Iterator[str]:
-        for path in sorted(self.root.rglob("*")):
-            unfinished = path.name.startswith(".") and path.name.endswith(".partial")
-            if path.is_file() and not unfinished:
-                yield path.relative_to(self.root).as_posix()
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise UserError(f"{self.root / key} does not exist; check the address") from None
-        except OSError as error:
-            raise UserError(
-                f"{self.root / key}: {error.strerror}; check the address, its rights and the disk"
-            ) from None
-
-
-class S3Store:
-    """A prefix of a bucket. Uploads carry a SHA-256 that the server checks; large files go in parts."""
-
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self.bucket = bucket
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        retries: Any = {"mode": "standard"}
-        if "AWS_MAX_ATTEMPTS" not in os.environ:
-            retries["total_max_attempts"] = _ATTEMPTS
-        # Checksums are asked for where they are wanted: other S3 servers refuse those boto3 adds by itself.
-        config = Config(
-            connect_timeout=10,
-            read_timeout=60,
-            retries=retries,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        try:
-            # A session of its own: boto3's default one keeps the credentials of its first use.
-            self.client: Any = boto3.session.Session().client("s3", config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise UserError(f"S3 is configured wrongly: {_one_line(error)}; check the AWS_ variables") from None
-
-    def put_file(self, key: str, path: Path, sha256: str) -> None:
-        place = {"Bucket": self.bucket, "Key": self.prefix + key}
-        with self._errors(key):
-            if path.stat().st_size < MULTIPART_BYTES:
-                checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-                self.client.put_object(**place, Body=path.read_bytes(), ChecksumSHA256=checksum)
-                return
-            # The server checks each part; S3 has no SHA-256 of a whole multipart object, so that one is checked here.
-            if file_sha256(path) != sha256:
-                raise _damaged(self._place(key))
-            extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}}
-            self.client.upload_file(str(path), **place, ExtraArgs=extra, Config=_TRANSFER)
-
-    def get_file(self, key: str, path: Path) -> None:
-        with self._errors(key):
-            self.client.download_file(self.bucket, self.prefix + key, str(path), Config=_TRANSFER)
-
-    def get_bytes(self, key: str) -> bytes:
-        with self._errors(key):
-            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
-
-    def exists(self, key: str) -> bool:
-        with self._errors(key):
-            try:
-                self.client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-            except ClientError as error:
-                if _code(error) not in _MISSING:
-                    raise
-                return False
-        return True
-
-    def delete(self, key: str) -> None:
-        with self._errors(key):
-            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-
-    def keys(self) -> Iterator[str]:
-        with self._errors(""):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            found = [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", [])]
-        # Some tools put empty objects named like folders.
-        yield from (key for key in found if key and not key.endswith("/"))
-
-    def require_bucket(self) -> None:
-        """UserError when there is no such bucket: some servers would make one up on the first write."""
-        with self._errors(""):
-            self._ask_for_bucket()
-
-    def create_bucket(self) -> None:
-        """Create the bucket unless it is there."""
-        with self._errors(""):
-            try:
-                self._ask_for_bucket()
-            except ClientError as error:
-                if _code(error) != "NoSuchBucket":
-                    raise
-                # S3's first region is the default, and must not be named.
-                region = self.client.meta.region_name
-                default = region in (None, "us-east-1", "aws-global")
-                place = {} if default else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-                self.client.create_bucket(Bucket=self.bucket, **place)
-
-    def _place(self, key: str) -> str:
-        return f"s3://{self.bucket}/{self.prefix}{key}"
-
-    def _ask_for_bucket(self) -> None:
-        """ClientError, NoSuchBucket for one, unless the bucket can be listed. HEAD's answer has no body to tell by."""
-        self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        """Turn what a user can mend into one line."""
-        place = self._place(key)
-        try:
-            yield
-        except (NoCredentialsError, PartialCredentialsError):
-            mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a role"
-            raise UserError(f"{place}: no S3 credentials; {mend}") from None
-        except (EndpointConnectionError, ConnectTimeoutError):
-            endpoint = self.client.meta.endpoint_url
-            mend = "check AWS_ENDPOINT_URL_S3 and that the server runs"
-            raise UserError(f"{place}: the S3 endpoint {endpoint} cannot be reached; {mend}") from None
-        except ClientError as error:
-            self._refuse(error, place)
-        except Boto3Error as error:
-            # boto3's transfers wrap the server's answer.
-            if isinstance(error.__context__, ClientError):
-                self._refuse(error.__context__, place)
-            raise UserError(f"{place}: the transfer failed ({_one_line(error)}); try again") from None
-        except BotoCoreError as error:
-            raise UserError(f"{place}: the transfer failed ({_one_line(error)}); try again") from None
-
-    def _refuse(self, error: ClientError, place: str) -> NoReturn:
-        code = _code(error)
-        if code == "NoSuchBucket":
-            raise UserError(f"{place}: there is no bucket '{self.bucket}'; create it or mend the address") from None
-        if code in _MISSING:
-            raise UserError(f"{place} does not exist; check the address") from None
-        if code in _REFUSED:
-            mend = "check the key, its secret and its rights"
-            raise UserError(f"{place}: the S3 server refused the credentials ({code}); {mend}") from None
-        if code in _DAMAGED:
-            raise _damaged(place) from None
-        raise UserError(f"{place}: S3 answered {code or 'an error'}: {_one_line(error)}") from None
-
-
-def _code(error: ClientError) -> str:
-    return error.response.get("Error", {}).get("Code", "")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _damaged(place: str) -> UserError:
-    cause = "the file changed after its manifest was written, or was damaged on its way"
-    return UserError(f"{place}: the bytes have a wrong checksum and were refused; {cause}")
+__all__ = ["MULTIPART_BYTES", "FileStore", "S3Store", "Store", "connect", "create_bucket", "download_files"]
 
 
 def connect(uri: str) -> Store:
@@ -289,34 +59,76 @@ def create_bucket(uri: str) -> None:
 
 
 def upload_folder(folder: Path, uri: str) -> None:
-    """Publish a finished artifact: its files first, its manifest last, so that a half-written one stays invisible."""
+    """Publish a finished artifact: its files first, its manifest last, so that a half-written one stays invisible.
+
+    Interrupted and called again, it goes on where it stopped. The artifact may be there already, which mends files of it that
+    are missing or damaged; UserError when another one is, also when that one was published meanwhile.
+    """
     manifest = read_manifest(folder)
+    content = (folder / MANIFEST).read_bytes()
     store = connect(uri)
-    if store.exists(MANIFEST) and store.get_bytes(MANIFEST) != (folder / MANIFEST).read_bytes():
-        # Another artifact stands there: it must not be seen while its files change one by one.
-        store.delete(MANIFEST)
-    for name, entry in {**manifest.files, **manifest.volatile}.items():
-        store.put_file(name, folder / name, entry.sha256)
-    store.put_file(MANIFEST, folder / MANIFEST, file_sha256(folder / MANIFEST))
+    _other_than(manifest, store, uri)
+    with store.one_writer(lambda: store.exists(MANIFEST)) as check:
+        standing = _other_than(manifest, store, uri)
+        # Of the same artifact from another attempt the wall-clock files differ, and stay that one's.
+        kept = manifest.volatile if standing in (None, manifest) else {}
+        store.put_files({name: (folder / name, entry.sha256) for name, entry in {**manifest.files, **kept}.items()})
+        check()
+        if standing is None and not store.put_new(MANIFEST, content):
+            _other_than(manifest, store, uri)
+
+
+def published(uri: str) -> Manifest | None:
+    """The manifest of the artifact at a URI; None when there is none. UserError when it is damaged."""
+    store = connect(uri)
+    return _manifest(store, uri) if store.exists(MANIFEST) else None
+
+
+def _other_than(manifest: Manifest, store: Store, uri: str) -> Manifest | None:
+    """What is published there, if anything; UserError when it is another artifact."""
+    standing = _manifest(store, uri) if store.exists(MANIFEST) else None
+    if standing is not None and standing.digest != manifest.digest:
+        raise UserError(
+            f"{uri}: another artifact is published there (digest {standing.digest[:12]}, not {manifest.digest[:12]}); "
+            "choose another place or name of the run"
+        )
+    return standing
+
+
+def _manifest(store: Store, uri: str) -> Manifest:
+    return parse_manifest(store.get_bytes(MANIFEST), f"{uri.rstrip('/')}/{MANIFEST}")
 
 
 def download_folder(uri: str, folder: Path) -> None:
     """Fetch an artifact and verify every file; UserError when there is none or a file is corrupted.
 
-    ``folder`` becomes an artifact, by its manifest, only once all its files are right.
+    ``folder`` becomes an artifact, by its manifest, only once all its files are right. Files that lie there complete and right
+    are not fetched again, and a file that was interrupted goes on where it stopped.
     """
     store = connect(uri)
     if not store.exists(MANIFEST):
         raise UserError(f"{uri}: no finished artifact there (no {MANIFEST}); check the address")
     content = store.get_bytes(MANIFEST)
     manifest = parse_manifest(content, f"{uri.rstrip('/')}/{MANIFEST}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name in (*manifest.files, *manifest.volatile):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        store.get_file(name, folder / name)
+    with local_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+    wanted = differing_files(folder, manifest)
+    for name in wanted:
+        _make_room(folder, name, uri)
+    store.get_files({name: (folder / name, entry.sha256) for name, entry in wanted.items()})
     check_files(folder, manifest)
-    write_bytes_atomically(folder / MANIFEST, content)
+    with local_errors(folder / MANIFEST):
+        write_bytes_atomically(folder / MANIFEST, content)
+
+
+def _make_room(folder: Path, name: str, uri: str) -> None:
+    """The folder of a file below ``folder``; UserError when its name, or a link that lies there, leads out of it."""
+    target = folder / name
+    if not stays_inside(name) or not target.parent.resolve().is_relative_to(folder.resolve()) or target.is_symlink():
+        raise UserError(f"{uri}: key {name!r} leaves its folder; rename it")
+    with local_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def list_artifacts(uri: str) -> list[str]:
@@ -354,17 +166,16 @@ def download_files(uri: str, folder: Path) -> None:
     """Fetch raw data: every file below a prefix, or the one that the URI names."""
     store = connect(uri)
     keys = list(store.keys())
+    with local_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if not keys:
         store, key = _object(uri.rstrip("/"))
         if not store.exists(key):
             raise UserError(f"{uri}: nothing is there; check the address")
         keys = [key]
     for key in keys:
-        target = folder / key
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{uri}: key '{key}' leaves its folder; rename it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        store.get_file(key, target)
+        _make_room(folder, key, uri)
+    store.get_files({key: (folder / key, None) for key in keys})
 
 
 def _object(uri: str) -> tuple[Store, str]:

@@ -91,24 +91,39 @@ def test_a_half_written_artifact_is_invisible(place: str, tmp_path: Path) -> Non
     assert not (tmp_path / "back").exists()
 
 
-def test_the_manifest_goes_last_and_an_older_one_goes_first(
+def test_the_manifest_goes_last_and_only_where_there_is_none(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage.upload_folder(make_artifact(tmp_path / "old", b"old"), f"{place}/it")
-    new = make_artifact(tmp_path / "new", b"new")
+    folder = make_artifact(tmp_path / "it")
     kind = type(storage.connect(place))
-    plain_put, seen = kind.put_file, []
+    plain_put, seen = kind.put_files, []
 
-    def put_file(self, key: str, path: Path, sha256: str) -> None:
-        seen.append((key, storage.exists(f"{place}/it/{MANIFEST}")))
-        plain_put(self, key, path, sha256)
+    def put_files(self, files: dict[str, tuple[Path, str]]) -> None:
+        plain_put(self, files)
+        seen.append((sorted(files), storage.exists(f"{place}/it/{MANIFEST}")))
 
-    monkeypatch.setattr(kind, "put_file", put_file)
-    storage.upload_folder(new, f"{place}/it")
-    assert [visible for _, visible in seen] == [False] * len(seen)
-    assert seen[-1][0] == MANIFEST
+    monkeypatch.setattr(kind, "put_files", put_files)
+    storage.upload_folder(folder, f"{place}/it")
+    assert seen == [(["nested/data.bin", "timings.jsonl"], False)]
+    assert "another artifact is published there" in refused(
+        storage.upload_folder, make_artifact(tmp_path / "other", b"other"), f"{place}/it"
+    )
     storage.download_folder(f"{place}/it", tmp_path / "back")
-    assert (tmp_path / "back" / "nested" / "data.bin").read_bytes() == b"new"
+    assert (tmp_path / "back" / "nested" / "data.bin").read_bytes() == b"hello"
+
+
+def test_publishing_the_same_artifact_again_mends_what_is_missing_or_damaged(place: str, tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "it", large=True)
+    storage.upload_folder(folder, f"{place}/it")
+    store = storage.connect(f"{place}/it")
+    (tmp_path / "bad").write_bytes(b"jello")
+    store.put_file("nested/data.bin", tmp_path / "bad", file_sha256(tmp_path / "bad"))
+    store.delete("large.bin")
+    (folder / "timings.jsonl").write_text("2\n")  # another attempt's wall clock
+    write_manifest(folder, kind="shards", settings={}, inputs={}, seed=0, facts={}, volatile=["timings.jsonl"])
+    storage.upload_folder(folder, f"{place}/it")
+    storage.download_folder(f"{place}/it", tmp_path / "back")
+    assert (tmp_path / "back" / "timings.jsonl").read_text() == "1\n"
 
 
 def test_an_unfinished_folder_is_not_published(place: str, tmp_path: Path) -> None:
