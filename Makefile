@@ -15,7 +15,7 @@ debian = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo "$(2): apt-get install $(1)"; exit 1; fi
 
-.PHONY: help setup demo ablations test browser bench lint format compile compiled schedule images push test-images clean
+.PHONY: help setup demo ablations test soak audit browser bench lint format compile compiled schedule images push test-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,14 +43,18 @@ ablations: setup ## change one setting of RLP at a time, to a page of curves [PR
 test: setup browser ## run the tests
 	$(BIN)/python -m pytest
 
+soak: setup ## run what takes longer than a test may: storms of faults, fuzzing
+	$(BIN)/python -m pytest tests/soak -s -o python_files="soak_*.py" --timeout=7200
+
 browser: ## make sure that Chromium is there, which the tests open the report in
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
 
 bench: setup ## time a step against TRL, SFT and the FLOP bound; long: leave it the machine alone
 	@# With the lock as constraint: what is measured is what is shipped.
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16,<2"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock "trl>=1.16,<2" "awscli>=1.46,<2"
 	@mkdir -p runs
 	$(BIN)/python -m tests.bench.step --json runs/bench.json
+	$(BIN)/python -m tests.bench.transfer --json runs/transfer.json
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

@@ -4,11 +4,13 @@ The claim is an object that is made with If-None-Match and rewritten, with If-Ma
 watches it; when it has stood still for LEASE_SECONDS its writer is dead, and one of those who watch takes it over.
 """
 
+import hashlib
 import json
 import sys
 import threading
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +26,12 @@ _LOOK_SECONDS = 1.0
 
 
 class Claim:
-    """Of one writer; ``call`` is S3Store's way to ask the server."""
+    """Of one writer; ``call`` and ``get`` are S3Store's ways to ask the server."""
 
-    def __init__(self, call: Callable[..., Any], place: str) -> None:
+    def __init__(self, call: Callable[..., Any], get: Callable[[str], tuple[bytes, str]], place: str) -> None:
         self.lost = False
         self._call = call
+        self._get = get
         self._place = place
         self._writer = uuid.uuid4().hex
         self._beat = 0
@@ -88,8 +91,9 @@ class Claim:
         """Write the claim under a condition; whether it is ours then."""
         self._beat += 1
         body = json.dumps({"writer": self._writer, "beat": self._beat}).encode()
+        checksum = b64encode(hashlib.sha256(body).digest()).decode()
         try:
-            self._etag = self._call("put_object", CLAIM, Body=body, **condition)["ETag"]
+            self._etag = self._call("put_object", CLAIM, Body=body, ChecksumSHA256=checksum, **condition)["ETag"]
             return True
         except ClientError as error:
             if code_of(error) not in (*CHANGED, *MISSING):
@@ -99,15 +103,14 @@ class Claim:
     def _is_ours(self) -> bool:
         """After a refusal: a request whose answer was lost is sent again, and then stands in its own way."""
         try:
-            answer = self._call("get_object", CLAIM)
-            body = json.loads(answer["Body"].read())
+            body, etag = self._get(CLAIM)
         except ClientError as error:
             if code_of(error) not in MISSING:
                 raise
             return False
-        if body["writer"] != self._writer:
+        if json.loads(body)["writer"] != self._writer:
             return False
-        self._etag = answer["ETag"]
+        self._etag = etag
         return True
 
     def _read(self) -> str | None:

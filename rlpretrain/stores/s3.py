@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rlpretrain.artifacts import file_sha256
+from rlpretrain.artifacts import file_sha256, write_bytes_atomically
 from rlpretrain.errors import UserError, local_errors
 from rlpretrain.stores.claim import Claim
 from rlpretrain.stores.interface import CLAIM, Stored, Unfinished
@@ -38,7 +38,8 @@ from rlpretrain.stores.s3errors import (
 )
 
 T = TypeVar("T")
-MULTIPART_BYTES = 8 * 2**20
+MULTIPART_BYTES = 8 * 2**20  # a part of an upload; S3 takes no smaller ones than 5 MiB
+RANGE_BYTES = 8 * 2**20  # a part of a download
 WORKERS = 8  # bodies on their way at a time, each in memory
 TRIES = 6  # of what boto3 does not try again
 READ_TIMEOUT = 60.0  # seconds without a byte until a connection counts as lost
@@ -63,6 +64,8 @@ class S3Store:
             max_pool_connections=4 * WORKERS,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            # Bodies carry a checksum that is signed and that the server compares: a second one for the signature says no more.
+            s3={"payload_signing_enabled": False},
         )
         self._room = threading.BoundedSemaphore(WORKERS)
         try:
@@ -74,10 +77,11 @@ class S3Store:
     # --- writing ---
 
     def put_files(self, files: Mapping[str, tuple[Path, str]]) -> None:
-        _side_by_side(self._put, [(key, path, sha256) for key, (path, sha256) in files.items()])
+        present = {stored.key for stored in self.stored()}
+        _side_by_side(self._put, [(key, path, sha256, key in present) for key, (path, sha256) in files.items()])
 
     def put_file(self, key: str, path: Path, sha256: str) -> None:
-        self._put(key, path, sha256)
+        self._put(key, path, sha256, present=True)
 
     def put_new(self, key: str, content: bytes) -> bool:
         with self._told(key):
@@ -92,7 +96,7 @@ class S3Store:
 
     @contextmanager
     def one_writer(self, ended: Callable[[], bool]) -> Iterator[Callable[[], None]]:
-        claim = Claim(self._call, self._place(""))
+        claim = Claim(self._call, self._object, self._place(""))
         with self._told(CLAIM):
             claimed = claim.acquire(ended)
         try:
@@ -115,19 +119,15 @@ class S3Store:
         self._get(key, path, None)
 
     def get_bytes(self, key: str) -> bytes:
-        def get() -> bytes:
-            # The checksum that was stored with a small object is compared by boto3.
-            return self.client.get_object(**self._at(key), ChecksumMode="ENABLED")["Body"].read()
-
         with self._told(key):
-            return _again(get)
+            return self._object(key)[0]
 
     def sha256(self, key: str) -> tuple[int, str]:
         with self._told(key):
             head = self._head(key, required=True)
             assert head is not None
             digest = hashlib.sha256()
-            for piece in pieces_of(head["ContentLength"], MULTIPART_BYTES):
+            for piece in pieces_of(head["ContentLength"], RANGE_BYTES):
                 digest.update(self._fetch(key, piece, head))
         return head["ContentLength"], digest.hexdigest()
 
@@ -180,42 +180,45 @@ class S3Store:
 
     # --- one file ---
 
-    def _put(self, key: str, path: Path, sha256: str) -> None:
+    def _put(self, key: str, path: Path, sha256: str, present: bool) -> None:
+        """Send one file; ``present``: something may be there already."""
         with self._told(key):
             put = self._put_whole if _size(path) < MULTIPART_BYTES else self._put_parts
-            _again(lambda: put(key, path, sha256), _needs_the_whole)
+            _again(lambda: put(key, path, sha256, present), _needs_the_whole)
 
-    def _put_whole(self, key: str, path: Path, sha256: str) -> None:
+    def _put_whole(self, key: str, path: Path, sha256: str, present: bool) -> None:
         with self._room:
             with local_errors(path):
                 body = path.read_bytes()
             if hashlib.sha256(body).hexdigest() != sha256:
                 raise damaged(self._place(key))
-            if not self._holds(key, path, sha256):
-                self._call("put_object", key, Body=body, ChecksumSHA256=_sha256(body), Metadata={"sha256": sha256})
+            checksum = _base64(sha256)
+            if not (present and self._holds(key, len(body), sha256, checksum)):
+                self._call("put_object", key, Body=body, ChecksumSHA256=checksum, Metadata={"sha256": sha256})
 
-    def _put_parts(self, key: str, path: Path, sha256: str) -> None:
+    def _put_parts(self, key: str, path: Path, sha256: str, present: bool) -> None:
         """Send a large file. The server checks each part; S3 has no SHA-256 of the whole, so that one is checked here."""
-        if self._holds(key, path, sha256):
-            if _local_sha256(path) != sha256:
-                raise damaged(self._place(key))
-            return
         pieces = pieces_of(_size(path), MULTIPART_BYTES)
-        upload, parts = self._resumed(key, path, pieces)
-        if upload is None:
-            made = self._call("create_multipart_upload", key, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256})
-            upload = made["UploadId"]
         with ThreadPoolExecutor(1) as beside:
             whole = beside.submit(_local_sha256, path)
-            missing = [piece for piece in pieces if piece.number not in parts]
-            sent = _side_by_side(self._put_part, [(key, path, piece, upload) for piece in missing])
-        parts |= {part["PartNumber"]: part for part in sent}
+            if present and self._holds(key, pieces[-1].end, sha256, None):
+                sums = [_sha256(read_piece(path, piece)) for piece in pieces]
+                if self._holds(key, pieces[-1].end, sha256, _composite(sums)) and whole.result() == sha256:
+                    return
+            upload, parts = self._resumed(key, path, pieces)
+            if upload is None:
+                made = self._call(
+                    "create_multipart_upload", key, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256}
+                )
+                upload = made["UploadId"]
+            missing = [(key, path, piece, upload) for piece in pieces if piece.number not in parts]
+            parts |= {part["PartNumber"]: part for part in _side_by_side(self._put_part, missing)}
         if whole.result() != sha256:
             self._abort(key, upload)
             raise damaged(self._place(key))
-        ordered = {"Parts": [parts[number] for number in sorted(parts)]}
-        self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload=ordered)
-        if not self._holds(key, path, sha256):
+        ordered = [parts[number] for number in sorted(parts)]
+        self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": ordered})
+        if not self._holds(key, pieces[-1].end, sha256, _composite([part["ChecksumSHA256"] for part in ordered])):
             raise DamagedOnTheWay("what was stored is not what was sent")
 
     def _put_part(self, key: str, path: Path, piece: Piece, upload: str) -> dict[str, Any]:
@@ -257,23 +260,26 @@ class S3Store:
             parts[piece.number] = {"PartNumber": piece.number, "ETag": part["ETag"], "ChecksumSHA256": checksum}
         return parts
 
-    def _holds(self, key: str, path: Path, sha256: str) -> bool:
-        """Whether a complete object of this content is there."""
-        head, size = self._head(key), _size(path)
+    def _holds(self, key: str, size: int, sha256: str, checksum: str | None) -> bool:
+        """Whether a complete object of this content is there; ``checksum`` is compared where the server has one."""
+        head = self._head(key)
         if head is None or head["ContentLength"] != size or head["Metadata"].get("sha256") != sha256:
             return False
-        stored, _, count = head.get("ChecksumSHA256", "").partition("-")
-        if not count:
-            return not stored or b64decode(stored).hex() == sha256
-        digests = b"".join(b64decode(_sha256(read_piece(path, piece))) for piece in pieces_of(size, MULTIPART_BYTES))
-        return stored == _sha256(digests)
+        return checksum is None or head.get("ChecksumSHA256", checksum) == checksum
 
     def _get(self, key: str, path: Path, sha256: str | None) -> None:
         with self._told(key):
-            head = self._head(key, required=True)
-            assert head is not None
-            expected = sha256 or _known_sha256(head)
-            target = PieceFile(path, head["ContentLength"], head["ETag"], MULTIPART_BYTES)
+            with self._room:
+                body, head = self._first(key)
+                expected, size = sha256 or _known_sha256(head), head["size"]
+                if len(body) == size and (expected is None or hashlib.sha256(body).hexdigest() == expected):
+                    with local_errors(path):
+                        write_bytes_atomically(path, body)
+                    return
+            target = PieceFile(path, size, head["ETag"], RANGE_BYTES)
+            if len(body) == target.pieces[0].length:
+                target.write(target.pieces[0], body)
+            del body
             _side_by_side(self._get_piece, [(key, piece, head, target) for piece in target.missing()])
             if not target.is_right(expected):
                 _side_by_side(self._settle, [(key, piece, head, target) for piece in target.pieces])
@@ -283,6 +289,23 @@ class S3Store:
                         f"{self._place(key)}: corrupted in storage, its bytes have another checksum; make it again"
                     )
             target.finish()
+
+    def _first(self, key: str) -> tuple[bytes, dict[str, Any]]:
+        """The first range of an object, for a small one all of it, and what the server says of the object, with its `size`."""
+
+        def get() -> tuple[bytes, dict[str, Any]]:
+            try:
+                answer = self.client.get_object(**self._at(key), Range=f"bytes=0-{RANGE_BYTES - 1}")
+            except ClientError as error:
+                if code_of(error) not in ("InvalidRange", "416"):  # what an empty object has
+                    raise
+                head = self._head(key, required=True)
+                assert head is not None
+                return b"", {**head, "size": 0}
+            size = int(answer["ContentRange"].rpartition("/")[2])
+            return _whole_body(answer["Body"], min(size, RANGE_BYTES)), {**answer, "size": size}
+
+        return _again(get)
 
     def _get_piece(self, key: str, piece: Piece, head: Mapping[str, Any], target: PieceFile) -> None:
         with self._room:
@@ -308,10 +331,17 @@ class S3Store:
         def get() -> bytes:
             # If-Match: all parts are of one and the same object, also when another takes its place meanwhile.
             where = {"Range": f"bytes={piece.start}-{piece.end - 1}", "IfMatch": head["ETag"]}
-            body = self.client.get_object(**self._at(key), **where)["Body"].read()
-            if len(body) != piece.length:
-                raise DamagedOnTheWay(f"{len(body)} bytes came instead of {piece.length}")
-            return body
+            return _whole_body(self.client.get_object(**self._at(key), **where)["Body"], piece.length)
+
+        return _again(get)
+
+    def _object(self, key: str) -> tuple[bytes, str]:
+        """A small object and its ETag."""
+
+        def get() -> tuple[bytes, str]:
+            # The checksum that was stored with it is compared by boto3.
+            answer = self.client.get_object(**self._at(key), ChecksumMode="ENABLED")
+            return answer["Body"].read(), answer["ETag"]
 
         return _again(get)
 
@@ -391,8 +421,24 @@ def _known_sha256(head: Mapping[str, Any]) -> str | None:
     return head["Metadata"].get("sha256")
 
 
+def _whole_body(body: Any, length: int) -> bytes:
+    content = body.read()
+    if len(content) != length:
+        raise DamagedOnTheWay(f"{len(content)} bytes came instead of {length}")
+    return content
+
+
 def _sha256(content: bytes) -> str:
     return b64encode(hashlib.sha256(content).digest()).decode()
+
+
+def _base64(sha256: str) -> str:
+    return b64encode(bytes.fromhex(sha256)).decode()
+
+
+def _composite(checksums: Sequence[str]) -> str:
+    """S3's checksum of an object out of parts: that of the parts' checksums, and their number."""
+    return f"{_sha256(b''.join(map(b64decode, checksums)))}-{len(checksums)}"
 
 
 def _size(path: Path) -> int:

@@ -25,7 +25,7 @@ from rlpretrain.errors import UserError
 MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "403", "Forbidden")
 _DAMAGED = ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest")
-_CUT = ("IncompleteBody", "RequestTimeout", "MalformedXML")
+_CUT = ("IncompleteBody", "RequestTimeout", "MalformedXML", "400")  # 400: the answer that names the error was cut
 _BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "OperationAborted")
 LOST_UPLOAD = ("NoSuchUpload", "InvalidPart", "InvalidPartOrder", "EntityTooSmall")  # mended by sending the file anew
 CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict")
