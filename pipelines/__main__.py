@@ -1,4 +1,5 @@
-"""The command line: python -m pipelines run | ablate | plan | probe | compare | mirror | compile | submit | status | schedule."""
+"""The command line: python -m pipelines run | ablate | plan | probe | compare | mirror | compile | submit | status | schedule | verify |
+gc | lineage."""
 
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines import commands
+from pipelines import commands, custody_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.commands import Arms, Changes, chosen_arms
 from pipelines.profile import HardwareSettings, Profile, load_profile, names, parse_changes
@@ -18,7 +19,10 @@ from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-for its_command in (commands.submit, commands.status, commands.schedule):
+for its_command in (
+    *(commands.submit, commands.status, commands.schedule),
+    *(custody_commands.verify, custody_commands.gc, custody_commands.lineage),
+):
     app.command()(its_command)
 Endpoint = Annotated[
     str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files as package_files
@@ -21,7 +22,10 @@ from rlpretrain.errors import UserError, local_errors
 MANIFEST = "manifest.json"
 UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's output folder holds it from the start
 SCHEMA_VERSION = 1
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm_eval", "reasoning-gym")
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "datasets"),
+    *("lm_eval", "math-verify", "reasoning-gym"),
+)
 CODE_PACKAGES = ("rlpretrain", "components")
 
 
@@ -53,9 +57,13 @@ class Manifest(BaseModel):
         """Those that the digest covers and the volatile ones."""
         return {**self.files, **self.volatile}
 
+    def content(self) -> bytes:
+        """The bytes of the manifest's file."""
+        return (json.dumps(self.model_dump(), indent=2, sort_keys=True) + "\n").encode()
+
     def computed_digest(self) -> str:
         """sha256 of the canonical JSON without the volatile files and the digest itself."""
-        return _canonical_digest(self.model_dump(exclude={"volatile", "digest"}))
+        return canonical_digest(self.model_dump(exclude={"volatile", "digest"}))
 
 
 def file_sha256(path: Path) -> str:
@@ -107,8 +115,7 @@ def write_manifest(
         digest="",
     )
     manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
-    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n"
-    write_bytes_atomically(folder / MANIFEST, text.encode())
+    write_bytes_atomically(folder / MANIFEST, manifest.content())
     return manifest
 
 
@@ -132,6 +139,9 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     for name in manifest.all_files():
         if not stays_inside(name):
             raise UserError(f"{where}: file name {name!r} leaves its folder; the manifest is not to be trusted")
+    # Byte by byte, for the digest leaves out the volatile files, and takes 1e-5 and 1E-5 for the same.
+    if manifest.content() != (text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text):
+        raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
     return manifest
 
 
@@ -200,7 +210,7 @@ def _as_read(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _library_versions() -> dict[str, str]:
-    versions = {}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -209,5 +219,6 @@ def _library_versions() -> dict[str, str]:
     return versions
 
 
-def _canonical_digest(value: Any) -> str:
+def canonical_digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlpretrain.artifacts import file_sha256
 from rlpretrain.errors import UserError
 
 CHARACTERS = "builtin:characters"
@@ -63,6 +64,26 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load '{name}': {reason}; give an existing folder, hub id or package:NAME") from None
+
+
+def origin_of(name: str, revision: str | None, commit: str | None) -> dict[str, Any]:
+    """What stood behind a name when it was loaded: a package's version and weights, files, a mirror, or the hub's commit."""
+    if name == CHARACTERS:
+        return {"builtin": name.removeprefix("builtin:")}
+    if name.startswith(STORED):
+        return {"artifact": name}
+    if name.startswith(PACKAGE):
+        package = name.removeprefix(PACKAGE)
+        return {
+            "package": package,
+            "version": importlib.metadata.version(package),
+            "sha256": file_sha256(_packaged_gguf(package)),
+        }
+    if Path(name).is_dir():
+        files = sorted(path for path in Path(name).rglob("*") if path.is_file())
+        lines = (f"{path.relative_to(name).as_posix()} {file_sha256(path)}\n" for path in files)
+        return {"files": len(files), "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
+    return {"model": name, "revision": commit or revision}
 
 
 def _from_storage(loader: Any, uri: str, options: dict[str, Any]) -> Any:

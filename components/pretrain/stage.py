@@ -13,6 +13,7 @@ from rlpretrain.models import fit_embeddings, load_model, load_tokenizer, new_mo
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import PretrainSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import origin_of
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
 from rlpretrain.training.proxy import build_proxy
@@ -29,6 +30,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
     """Train by ``settings.objective`` on the shards; write a checkpoint; return its facts."""
     shards = inputs["shards"]
     model, tokenizer = _start(settings, inputs)
+    commit = getattr(model.config, "_commit_hash", None)
     examples = ShardLoader(shards, seed=settings.seed)
     label = settings.objective
     steps = tokens = 0
@@ -65,7 +67,18 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
         tokens += trainer.train(examples, output, label)
         steps += settings.thinking.steps
     facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
-    return {**facts, "data": shard_facts(inputs["shards"])}
+    return {**facts, "data": shard_facts(inputs["shards"]), "origins": _origins(settings, commit)}
+
+
+def _origins(settings: PretrainSettings, commit: str | None) -> dict[str, Any]:
+    """The models that came from outside of the run."""
+    origins = {}
+    if settings.objective == "base" and settings.initial_model is not None:
+        origins["initial_model"] = origin_of(settings.initial_model, settings.initial_revision, commit)
+    proxy = settings.thinking.proxy if settings.thinking is not None else None
+    if proxy is not None and proxy.model is not None:
+        origins["proxy"] = origin_of(proxy.model, proxy.revision, None)
+    return origins
 
 
 def _start(settings: PretrainSettings, inputs: dict[str, Path]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

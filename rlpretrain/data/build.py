@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from rlpretrain.data.blend import Blend, Deduplicated
 from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.documents import Document
@@ -18,7 +20,7 @@ from rlpretrain.data.sources import check_hub, read_source
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
 from rlpretrain.errors import UserError
 from rlpretrain.settings import ShardDataSettings
-from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
+from rlpretrain.tokenizer import load_tokenizer, origin_of, tokenizer_digest
 
 TOKENIZER_FOLDER = "tokenizer"
 REPORT_FILE = "decontamination.json"
@@ -38,8 +40,9 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
     encoder = Encoder(tokenizer, settings.max_document_tokens, index)
     tokenizer.save_pretrained(output / TOKENIZER_FOLDER)
     with tempfile.TemporaryDirectory(prefix=".scratch-", dir=output) as scratch:  # a /tmp may lie in memory
+        origins: dict[str, dict[str, Any]] = {source.name: {} for source in settings.sources}
         sources = {
-            source.name: (read_source(source, settings.seed, Path(scratch)), source.weight)
+            source.name: (read_source(source, settings.seed, Path(scratch), origins[source.name]), source.weight)
             for source in settings.sources
         }
         blend = Blend(sources, settings.documents)
@@ -54,9 +57,14 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
         },
         "duplicates_removed": unique.removed,
         "tokenizer_digest": tokenizer_digest(tokenizer),
+        "origins": origins | {"tokenizer": _tokenizer_origin(settings, tokenizer)},
     }
     _refuse_empty_parts(facts, settings)
     return facts
+
+
+def _tokenizer_origin(settings: ShardDataSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return origin_of(settings.tokenizer.name, settings.tokenizer.revision, tokenizer.init_kwargs.get("_commit_hash"))
 
 
 def _contamination_index(settings: ShardDataSettings, benchmarks: Path | None) -> ContaminationIndex | None:

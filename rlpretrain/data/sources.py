@@ -1,34 +1,46 @@
 """Where documents come from: Hugging Face data sets, files under a path or an s3:// prefix, and generators."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlpretrain.artifacts import file_sha256
 from rlpretrain.data import gsm_symbolic, synthetic
 from rlpretrain.data.conversions import CONVERSIONS
 from rlpretrain.data.documents import Document
 from rlpretrain.data.failures import one_line
 from rlpretrain.data.files import data_files, read_rows
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
 from rlpretrain.hub import check_repository, gated
 from rlpretrain.settings import SourceSettings
 
 GENERATORS: Mapping[str, Callable[..., Iterator[Document]]] = {**gsm_symbolic.GENERATORS, **synthetic.GENERATORS}
 
 
-def read_source(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
+def read_source(
+    settings: SourceSettings, seed: int, scratch: Path, origin: dict[str, Any] | None = None
+) -> Iterator[Document]:
     """Stream the documents of one source, in its own order; iterating raises UserError when it cannot be read.
 
     Files of an s3:// prefix pass through ``scratch`` one by one. A document's source is the source's name, but a generator
-    may name its own (a benchmark's name).
+    may name its own (a benchmark's name). ``origin`` is told what was read: a revision, or number and checksum of the files.
     """
-    read = {"huggingface": _huggingface, "generator": _generator}.get(settings.kind, _files)
-    return islice(read(settings, seed, scratch), settings.documents)
+    origin = {} if origin is None else origin
+    if settings.kind == "huggingface":
+        origin |= {"dataset": settings.dataset, "revision": settings.revision}
+        documents = _huggingface(settings)
+    elif settings.kind == "generator":
+        origin |= {"generator": settings.generator}
+        documents = _generator(settings, seed)
+    else:
+        documents = _files(settings, scratch, origin)
+    return islice(documents, settings.documents)
 
 
-def _generator(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
+def _generator(settings: SourceSettings, seed: int) -> Iterator[Document]:
     generate = GENERATORS.get(settings.generator or "")
     if generate is None:
         known = ", ".join(sorted(GENERATORS))
@@ -41,7 +53,7 @@ def _generator(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[D
         yield document if document.source else replace(document, source=settings.name)
 
 
-def _huggingface(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
+def _huggingface(settings: SourceSettings) -> Iterator[Document]:
     yield from _documents(hub_rows(settings), settings, f"data set {settings.dataset}")
 
 
@@ -76,11 +88,16 @@ def check_hub(sources: Iterable[SourceSettings]) -> None:
             asked.add(repository)
 
 
-def _files(settings: SourceSettings, seed: int, scratch: Path) -> Iterator[Document]:
+def _files(settings: SourceSettings, scratch: Path, origin: dict[str, Any]) -> Iterator[Document]:
     columns = [c for c in (settings.text_field, settings.prompt_field, settings.answer_field) if c is not None]
     if settings.conversion is not None:
         columns = []  # all there are
-    for name, path in data_files(str(settings.path), settings.kind, scratch, f"source '{settings.name}'"):
+    digest = hashlib.sha256()
+    files = data_files(str(settings.path), settings.kind, scratch, f"source '{settings.name}'")
+    for count, (name, path) in enumerate(files, start=1):
+        with local_errors(path):
+            digest.update(f"{name} {file_sha256(path)}\n".encode())
+        origin |= {"files": count, "sha256": digest.hexdigest()}
         where = f"source '{settings.name}': {name}"
         rows = read_rows(path, settings.kind, columns, where)
         yield from _documents(rows, settings, name)

@@ -40,7 +40,7 @@ from rlpretrain.stores.s3errors import (
 T = TypeVar("T")
 MULTIPART_BYTES = 8 * 2**20  # a part of an upload; S3 takes no smaller ones than 5 MiB
 RANGE_BYTES = 8 * 2**20  # a part of a download
-WORKERS = 8  # bodies on their way at a time, each in memory
+WORKERS = 10  # bodies on their way at a time, each in memory
 TRIES = 6  # of what boto3 does not try again
 READ_TIMEOUT = 60.0  # seconds without a byte until a connection counts as lost
 _ATTEMPTS = 6  # of boto3, in all; AWS_MAX_ATTEMPTS overrides it

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rlpretrain.artifacts import (
     MANIFEST,
     Manifest,
-    _canonical_digest,
+    canonical_digest,
     code_digest,
     file_sha256,
     parse_manifest,
@@ -44,7 +44,7 @@ def make(folder: Path, **changes: Any) -> Manifest:
 def rewrite(folder: Path, change: dict[str, Any]) -> None:
     """Alter fields of a manifest and make its digest fit again, as a forger would."""
     value = json.loads((folder / MANIFEST).read_text()) | change
-    value["digest"] = _canonical_digest({k: v for k, v in value.items() if k not in ("digest", "volatile")})
+    value["digest"] = canonical_digest({k: v for k, v in value.items() if k not in ("digest", "volatile")})
     (folder / MANIFEST).write_text(json.dumps(value))
 
 
