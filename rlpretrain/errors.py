@@ -19,7 +19,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(masked(message))
+        # Names of files, fields and keys come from outside, line breaks, terminal codes and all.
+        line = " ".join(masked(message).splitlines())
+        super().__init__("".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in line))
 
 
 def masked(text: str) -> str:

@@ -35,8 +35,11 @@ def load_model(name: str | Path, revision: str | None = None) -> PreTrainedModel
 
     fp32, because updates of 1e-6 vanish in bf16 weights. Raises UserError when it cannot be loaded.
     """
-    model = from_pretrained(AutoModelForCausalLM, str(name), revision, dtype=torch.float32)
-    if str(name).startswith(PACKAGE):
+    packaged = str(name).startswith(PACKAGE)
+    # Never the pickled weights that older checkpoints hold.
+    options = {} if packaged else {"use_safetensors": True}
+    model = from_pretrained(AutoModelForCausalLM, str(name), revision, dtype=torch.float32, **options)
+    if packaged:
         _forget_gguf(model)
     use_fast_layers(model)
     model.eval()

@@ -47,7 +47,7 @@ def load_settings(cls: type[AnySettings], path: Path) -> AnySettings:
         raise UserError(f"settings file {path} does not exist; give the path of a YAML or JSON file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99, or no UTF-8
         reason = " ".join(str(error).split())
         raise UserError(f"settings file {path} is not valid YAML or JSON: {reason}") from None
     if not isinstance(values, dict):
@@ -56,8 +56,16 @@ def load_settings(cls: type[AnySettings], path: Path) -> AnySettings:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+    """The beginning of a value as JSON; no more of it is made, for aliases of YAML can stand for terabytes."""
+    text = ""
+    try:
+        for part in json.JSONEncoder(default=str).iterencode(value):
+            text += part
+            if len(text) > 80:
+                return text[:77] + "..."
+    except (TypeError, ValueError, RecursionError):  # keys that are dates or lists, a list that holds itself
+        return type(value).__name__
+    return text
 
 
 # --- data ---------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         self.passed: list[tuple[str, str]] = []
         self.delay = 0.0  # seconds before each request
         self.skew: str | None = None  # a Date to refuse every request with
+        self.rewrite = lambda body: body  # what a server with bad intentions would answer
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._deck: list[str] = []
         super().__init__(("127.0.0.1", 0), _Connection)
@@ -128,7 +129,7 @@ class _Connection(socketserver.StreamRequestHandler):
                     connection.putheader(name, value)
             connection.endheaders(body)
             response = connection.getresponse()
-            content = response.read()
+            content = self.server.rewrite(response.read())
         finally:
             connection.close()
         dropped = ("transfer-encoding", "connection")
