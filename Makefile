@@ -46,6 +46,10 @@ test: setup browser ## run the tests
 soak: setup ## run what takes longer than a test may: storms of faults, fuzzing
 	$(BIN)/python -m pytest tests/soak -s -o python_files="soak_*.py" --timeout=7200
 
+audit: setup ## look for known weaknesses in what the lock installs, and list its licences
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock "pip-audit>=2.10,<3"
+	$(BIN)/python -m tests.audit
+
 browser: ## make sure that Chromium is there, which the tests open the report in
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { $(call debian,chromium,the report is tested in Chromium); }
 

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -61,7 +63,7 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
     except ImportError as error:  # GGUF is read through torch, also for its tokenizer alone
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load '{name}': {reason}; install what it names, in the image too") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load '{name}': {reason}; give an existing folder, hub id or package:NAME") from None
 
