@@ -49,12 +49,14 @@ def clipped_surrogate(
     mask_NT: Tensor,
     clip_low: float,
     clip_high: float,
+    weight_NT: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equation 8: -mean over thoughts of 1/len(c) sum over its tokens of min(rho A, clip(rho, 1-eps_l, 1+eps_h) A).
 
     ``mask_NT`` is true on thought tokens, of which every thought has at least one. Both log-probabilities are taken at the
     sampling temperature. Returns the scalar loss and metrics (scalars without gradient): the share of clipped tokens and
-    the mean ratio. Gradient flows through ``logprob_NT`` alone.
+    the mean ratio. Gradient flows through ``logprob_NT`` alone. ``weight_NT`` scales the tokens' terms where another policy
+    than theta_old sampled them, see `capped_importance_weight`; the paper has no such factor.
     """
     mask_NT = mask_NT.bool()
     length_N = mask_NT.sum(dim=-1)
@@ -65,6 +67,8 @@ def clipped_surrogate(
     advantage_N1 = advantage_N.detach().unsqueeze(-1)
     clipped_NT = ratio_NT.clamp(1 - clip_low, 1 + clip_high)
     surrogate_NT = torch.minimum(ratio_NT * advantage_N1, clipped_NT * advantage_N1) * mask_NT
+    if weight_NT is not None:
+        surrogate_NT = surrogate_NT * weight_NT.detach()
     loss = -(surrogate_NT.sum(dim=-1) / length_N).mean()
     with torch.no_grad():
         tokens = length_N.sum()
@@ -73,6 +77,29 @@ def clipped_surrogate(
             "ratio": (ratio_NT * mask_NT).sum() / tokens,
         }
     return loss, metrics
+
+
+def capped_importance_weight(
+    logprob_NT: Tensor, sampler_logprob_NT: Tensor, mask_NT: Tensor, cap: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """min(pi_old / pi_sampler, cap) of every thought token, shape (N, T), without gradient; 1 on padding.
+
+    A sampler that computes with other kernels than the trainer draws from a slightly other policy. By token, as the ratio of
+    eq. 8 is: the product over a thought of thousands of tokens would have no usable variance. The cap bounds what a token
+    that the sampler held for unlikely can do. Metrics (means over tokens): the weight, the share capped, and how far apart
+    the two log-probabilities are (nats).
+    """
+    mask_NT = mask_NT.bool()
+    difference_NT = torch.where(mask_NT, (logprob_NT - sampler_logprob_NT).detach(), torch.zeros_like(logprob_NT))
+    ratio_NT = difference_NT.exp()
+    weight_NT = ratio_NT.clamp(max=cap)
+    tokens = mask_NT.sum()
+    metrics = {
+        "weight": (weight_NT * mask_NT).sum() / tokens,
+        "capped": ((ratio_NT > cap) & mask_NT).sum() / tokens,
+        "difference": difference_NT.abs().sum() / tokens,
+    }
+    return weight_NT, metrics
 
 
 def kl_penalty(logprob_NT: Tensor, reference_logprob_NT: Tensor, mask_NT: Tensor) -> Tensor:

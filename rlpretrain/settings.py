@@ -248,6 +248,21 @@ class ProxySettings(Settings):
     )
 
 
+Engine = Literal["torch", "vllm"]
+_ENGINE = "who samples: torch, the model itself; vllm, a copy of it in vLLM, which must be installed"
+
+
+class VllmSettings(Settings):
+    """What vLLM needs to know beside the model; read where ``engine`` is vllm."""
+
+    memory_share: float = Field(
+        0.3, gt=0, lt=1, description="share of the device's memory (CPU: of the machine's) for its weights and cache"
+    )
+    cache_gib: float | None = Field(None, gt=0, description="GiB of keys and values, in place of what the share leaves")
+    sequences: int = Field(256, ge=1, description="most sequences decoded together")
+    eager: bool = Field(False, description="without compiled graphs: starts in seconds, decodes more slowly")
+
+
 class ThinkingSettings(Settings):
     """Sample thoughts, reward them, push the clipped surrogate: RLP, RPT, RLVR."""
 
@@ -269,6 +284,13 @@ class ThinkingSettings(Settings):
     rollout_batch: int = Field(512, ge=1, description="thoughts sampled together; changes memory and random draws")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     activation_checkpointing: bool = Field(False, description=_CHECKPOINTING)
+    engine: Engine = Field("torch", description=_ENGINE)
+    vllm: VllmSettings = VllmSettings()
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="vllm: most that a token counts for, as the trainer's probability of it over the sampler's",
+    )
     optimizer: OptimizerSettings = OptimizerSettings()
     prediction_tokens: int = Field(1, ge=1, description="rpt: tokens that must match after the thought")
     proxy: ProxySettings | None = Field(None, description="rpt: finds positions of high entropy; none: all positions")
@@ -373,6 +395,8 @@ class EvaluateSettings(Settings):
     )
     batch: int = Field(256, ge=1, description="sequences generated at a time")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
+    engine: Engine = Field("torch", description=_ENGINE)
+    vllm: VllmSettings = VllmSettings()
     held_out: HeldOutGainSettings | None = HeldOutGainSettings()
     label: str = Field(
         "", description="name of what is evaluated, carried along; the ablations know their points by it"

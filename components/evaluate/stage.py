@@ -11,6 +11,7 @@ from rlpretrain.data.facts import shard_facts
 from rlpretrain.evaluation.averages import rounded
 from rlpretrain.evaluation.information_gain import held_out_gain
 from rlpretrain.evaluation.run import run_suite
+from rlpretrain.rollout.engines import build_engine
 from rlpretrain.settings import EvaluateSettings
 from rlpretrain.shared_prefix import can_share_prefixes
 from rlpretrain.training.checkpoints import METRICS_FILE, TIMINGS_FILE, open_checkpoint
@@ -32,12 +33,13 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> di
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
     cast_parameters(model, compute_dtype(settings.compute_dtype, model.device))
+    engine = build_engine(settings.engine, settings.vllm, model)
     thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have
-    figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought)
+    figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought, engine)
     gain: dict[str, Any] | None = None
     thoughts: list[dict[str, Any]] = []
     if settings.held_out is not None and "held_out" in inputs:
-        gain, thoughts = held_out_gain(model, tokenizer, inputs["held_out"], settings.held_out, settings.seed)
+        gain, thoughts = held_out_gain(model, tokenizer, inputs["held_out"], settings.held_out, settings.seed, engine)
     results = {
         "schema_version": 1,
         "suite": settings.suite,

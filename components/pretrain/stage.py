@@ -10,6 +10,7 @@ from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.errors import UserError
 from rlpretrain.models import fit_embeddings, load_model, load_tokenizer, new_model
+from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import PretrainSettings
 from rlpretrain.thoughts import ThoughtFormat
@@ -56,6 +57,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
         assert settings.thinking is not None
         form = ThoughtFormat.build(settings.thinking.thought, tokenizer)
         check_lengths(model, form, settings.thinking, settings.thinking.prediction_tokens)
+        engine = thinking_engine(model, form, settings.thinking)
         reward: Reward
         if settings.objective == "rlp":
             reward = InformationGain(form, settings.thinking, tokenizer.eos_token_id)
@@ -63,7 +65,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
             chosen = settings.thinking.proxy
             proxy = None if chosen is None else build_proxy(chosen, model, tokenizer)
             reward = PrefixMatch(settings.thinking, tokenizer.eos_token_id, proxy)
-        trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, settings.thinking, settings.seed)
+        trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, settings.thinking, settings.seed)
         tokens += trainer.train(examples, output, label)
         steps += settings.thinking.steps
     facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)

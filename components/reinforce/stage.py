@@ -6,7 +6,7 @@ from typing import Any
 from components.frame import InputSpec
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
-from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.settings import ReinforceSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
@@ -25,8 +25,9 @@ def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path) -> d
     thinking = settings.thinking
     form = ThoughtFormat.response(thinking.thought, tokenizer)
     check_lengths(model, form, thinking)
+    engine = thinking_engine(model, form, thinking)
     reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
-    trainer = ThinkingTrainer(model, TorchEngine(model), tokenizer, form, reward, thinking, settings.seed)
+    trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, thinking, settings.seed)
     tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr")
     facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)
     return {**facts, "data": shard_facts(inputs["shards"])}

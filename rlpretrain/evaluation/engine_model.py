@@ -10,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
-from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.settings import EvaluateSettings
 
 
@@ -27,7 +27,7 @@ class SampledTask(ConfigurableTask):
 
 
 class EngineModel(HFLM):
-    """Log-likelihood tasks run as HFLM runs them; generation goes through `TorchEngine`."""
+    """Log-likelihood tasks run as HFLM runs them; generation goes through a rollout engine."""
 
     def __init__(
         self,
@@ -35,10 +35,11 @@ class EngineModel(HFLM):
         tokenizer: PreTrainedTokenizerBase,
         settings: EvaluateSettings,
         opening: list[int],
+        engine: RolloutEngine,
     ) -> None:
         with redirect_stderr(io.StringIO()):  # it warns that a model in memory is already loaded
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch, device=str(model.device))
-        self.engine = TorchEngine(model)
+        self.engine = engine
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.settings = settings
         self.opening = opening  # token ids put after every prompt

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlpretrain.data.shards import read_shards
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.positions import Measured, measure, rounded, sample_line, spread_evenly
+from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.settings import HeldOutGainSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.checkpoints import check_lengths
@@ -18,12 +19,18 @@ from rlpretrain.training.rewards import random_positions
 
 
 def held_out_gain(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shards: Path, settings: HeldOutGainSettings, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    shards: Path,
+    settings: HeldOutGainSettings,
+    seed: int,
+    engine: RolloutEngine | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A summary (nats; stderr over positions) and ``settings.samples`` positions with a thought each.
 
     Positions, and which of them are kept, depend on ``seed`` and the shards alone, so that models are compared at the
-    same places. Raises UserError when the shards hold no held-out document.
+    same places. ``engine`` samples the thoughts, by default the model itself; the model scores them. Raises UserError when
+    the shards hold no held-out document.
     """
     form = ThoughtFormat.build(settings.thought, tokenizer)
     check_lengths(model, form, settings)
@@ -38,7 +45,7 @@ def held_out_gain(
             example, settings.positions, settings.max_context, tokenizer.eos_token_id, random
         )
     ]
-    measured = measure(model, tokenizer, form, positions, settings, seed)
+    measured = measure(model, tokenizer, form, positions, settings, seed, engine)
     kept = spread_evenly(len(measured), settings.samples)
     return summary(measured, len(examples)), [sample_line(tokenizer, place, measured[place]) for place in kept]
 

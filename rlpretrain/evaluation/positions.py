@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.evaluation.kinds import token_kind
+from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, score_thoughts, score_unthinking, unthinking_entropy
 from rlpretrain.settings import HeldOutGainSettings
@@ -63,9 +64,13 @@ def measure(
     positions: Sequence[Position],
     settings: HeldOutGainSettings,
     seed: int,
+    engine: RolloutEngine | None = None,
 ) -> list[Measured]:
-    """Sample ``settings.group`` thoughts at each position and score the text's next token with and without them."""
-    groups = TorchEngine(model).generate(
+    """Sample ``settings.group`` thoughts at each position and score the text's next token with and without them.
+
+    ``engine`` samples, by default the model itself; the model scores.
+    """
+    groups = (engine or TorchEngine(model)).generate(
         [form.prompt(position.context) for position in positions],
         group=settings.group,
         max_new_tokens=form.budget,

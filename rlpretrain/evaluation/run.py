@@ -14,6 +14,8 @@ from rlpretrain.data.shards import Example, read_shards
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.averages import average_weights, averaged, no_answer, pass_at_1
 from rlpretrain.evaluation.suites import Benchmark, Suite, load_suite
+from rlpretrain.rollout.engines import build_engine
+from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.settings import EvaluateSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
 
@@ -28,11 +30,12 @@ def run_suite(
     benchmarks: Path,
     settings: EvaluateSettings,
     thought: ThoughtSettings | None = None,
+    engine: RolloutEngine | None = None,
 ) -> tuple[dict[str, Any], Samples]:
     """The suite's figures (`benchmarks` and `averages`), and every response with its answer and grade.
 
-    ``benchmarks`` is a folder of evaluation shards; ``thought`` says which delimiters a thought has. The same seed gives
-    the same bytes on the CPU. Raises UserError for an unknown suite, for shards that lack one of its benchmarks, and for
+    ``benchmarks`` is a folder of evaluation shards; ``thought`` says which delimiters a thought has; ``engine`` samples,
+    by default the settings' own. The same seed gives the same bytes on the CPU. Raises UserError for an unknown suite, for shards that lack one of its benchmarks, and for
     responses that do not fit the model.
     """
     suite, tasks = load_suite(settings.suite)
@@ -40,6 +43,7 @@ def run_suite(
     thought = thought or ThoughtSettings()
     opening = ThoughtFormat.build(thought, tokenizer).open_ids if suite.open_thought else ()
     reader = AnswerReader(suite.answer_patterns, thought.open, thought.close, suite.open_thought)
+    engine = engine or build_engine(settings.engine, settings.vllm, model)
     # lm-eval takes seconds to import: only a real evaluation pays.
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -55,7 +59,7 @@ def run_suite(
         ]
         # Not simple_evaluate: it would seed the process's random numbers and run pip and git for its report.
         lm_eval.evaluate(
-            EngineModel(model, tokenizer, settings, list(opening)),
+            EngineModel(model, tokenizer, settings, list(opening), engine),
             TaskManager(include_defaults=False).load(configured),  # the defaults are 13,000 files: half a minute
             bootstrap_iters=0,  # the standard errors are ours
             log_samples=False,  # so are the samples: the grader keeps them

@@ -1,8 +1,32 @@
 """Who samples: the one small interface that trainers and evaluation know."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Continuations by prompt and member of the group, and what the sampler itself says of their tokens."""
+
+    tokens: list[list[list[int]]]
+    logprobs: (
+        list[list[list[float]]] | None
+    )  # at the sampling temperature; None: the sampler computes as the model does
+
+
+class Sampling(TypedDict):
+    """What `RolloutEngine.generate` asks for beside the prompts."""
+
+    group: int
+    max_new_tokens: int
+    temperature: float
+    stop_ids: set[int]
+    forbidden_ids: set[int]
+    seed: int
+    batch: int
+    stem: NotRequired[int]
 
 
 class RolloutEngine(Protocol):
@@ -31,4 +55,8 @@ class RolloutEngine(Protocol):
         rest. ``batch`` bounds the sequences decoded together. The last ``stem`` tokens of a prompt
         are its own: without them it may be a prefix of other prompts (places in one document), which share its computation. The same seed gives the same tokens on the CPU.
         """
+        ...
+
+    def rollout(self, prompts: list[list[int]], **sampling: Unpack[Sampling]) -> Rollouts:
+        """`generate`, for a trainer: with the sampler's own log-probabilities where they may differ from the model's."""
         ...

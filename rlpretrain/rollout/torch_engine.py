@@ -4,6 +4,7 @@ Shapes: P prompts of a chunk, N = P x group rows, V vocabulary.
 """
 
 from itertools import groupby
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from rlpretrain.linear import packed
 from rlpretrain.objectives import restrict_vocabulary
 from rlpretrain.rollout.decoders import Decoder, PlainDecoder, SharedPrefixDecoder
+from rlpretrain.rollout.interface import Rollouts, Sampling
 from rlpretrain.shared_prefix import can_share_prefixes, share_prefixes
 
 SHRINK = 0.75  # the batch is cut to the rows still alive when they are fewer than this share of it
@@ -26,6 +28,10 @@ class TorchEngine:
     def use(self, model: PreTrainedModel) -> None:
         """See `RolloutEngine.use`."""
         self.model = model
+
+    def rollout(self, prompts: list[list[int]], **sampling: Unpack[Sampling]) -> Rollouts:
+        """See `RolloutEngine.rollout`. The policy that is sampled is the one that is trained."""
+        return Rollouts(self.generate(prompts, **sampling), None)
 
     @torch.no_grad()
     def generate(

@@ -1,7 +1,8 @@
 """The thinking trainer, Algorithm 1: sample thoughts, reward them, push the clipped surrogate. Serves RLP, RPT and RLVR.
 
 One update a batch makes the step strictly on-policy: theta_old equals theta, so the old log-probabilities are the detached
-new ones, and reward, advantage and loss share one forward pass. Shapes: B contexts, G thoughts each, N = B x G, T tokens.
+new ones, and reward, advantage and loss share one forward pass. What a sampler of its own arithmetic (vLLM) differs by is
+corrected by a capped importance weight a token. Shapes: B contexts, G thoughts each, N = B x G, T tokens.
 """
 
 import json
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
-from rlpretrain.objectives import clipped_surrogate, group_relative_advantage, kl_penalty
-from rlpretrain.rollout.interface import RolloutEngine
+from rlpretrain.objectives import capped_importance_weight, clipped_surrogate, group_relative_advantage, kl_penalty
+from rlpretrain.rollout.interface import RolloutEngine, Rollouts
 from rlpretrain.scoring import Position, score_thoughts
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
@@ -27,6 +29,7 @@ from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.rewards import Reward
 
 THOUGHTS_FILE = "thoughts.jsonl"
+_BY_TOKEN = ("thought/entropy", "sampler/weight", "sampler/capped", "sampler/difference")  # the others: by thought
 SAMPLED_STEPS = 20  # most steps of a run whose first group of thoughts is kept for reading
 
 
@@ -64,10 +67,10 @@ class ThinkingTrainer:
                 batch = list(islice(examples, settings.batch_contexts))
                 positions = [p for example in batch for p in self.reward.positions(example, random)]
                 with record.span("rollout"):
-                    thoughts = self.sample(positions, derived_seed(self.seed, "rollout", step))
+                    rollouts = self.sample(positions, derived_seed(self.seed, "rollout", step))
                 self.reward.begin_step(self.model)
                 with record.span("update"):
-                    totals, rewards = self.accumulate(positions, thoughts, reference)
+                    totals, rewards = self.accumulate(positions, rollouts.tokens, reference, rollouts.logprobs)
                     metrics = optimization.step()
                     self.precision.refresh()
                     self.engine.use(self.precision.compute)
@@ -76,15 +79,15 @@ class ThinkingTrainer:
                 tokens += read * settings.group + sampled
                 count = len(positions) * settings.group
                 metrics |= {name: value / count for name, value in totals.items()}
-                metrics["thought/entropy"] = totals["thought/entropy"] / totals["thought/length"]
+                metrics |= {name: totals[name] / totals["thought/length"] for name in totals if name in _BY_TOKEN}
                 record.step(step, {**metrics, "data/tokens": tokens, "data/read": read, "data/sampled": sampled})
                 if (step - 1) % keep_every == 0:
-                    self._keep(kept, step, positions[0], thoughts[0], rewards)
+                    self._keep(kept, step, positions[0], rollouts.tokens[0], rewards)
         return tokens
 
-    def sample(self, positions: list[Position], seed: int) -> list[list[list[int]]]:
+    def sample(self, positions: list[Position], seed: int) -> Rollouts:
         """G thoughts at each position, as token ids."""
-        return self.engine.generate(
+        return self.engine.rollout(
             [self.form.prompt(position.context) for position in positions],
             group=self.settings.group,
             max_new_tokens=self.form.budget,
@@ -97,10 +100,14 @@ class ThinkingTrainer:
         )
 
     def accumulate(
-        self, positions: list[Position], thoughts: list[list[list[int]]], reference: PreTrainedModel | None = None
+        self,
+        positions: list[Position],
+        thoughts: list[list[list[int]]],
+        reference: PreTrainedModel | None = None,
+        sampler_logprobs: list[list[list[float]]] | None = None,
     ) -> tuple[dict[str, float], list[float]]:
         """Add the batch's gradient to the model, whole groups a pass; returns sums of metrics over the N thoughts
-        and the first group's rewards."""
+        and the first group's rewards. ``sampler_logprobs`` come from a sampler whose arithmetic is not the model's."""
         settings = self.settings
         total = len(positions) * settings.group
         groups = max(1, settings.micro_batch // settings.group)
@@ -120,6 +127,15 @@ class ThinkingTrainer:
             rewarded = self.reward(part, flat, scored)
             advantage_N = group_relative_advantage(rewarded.reward_BG).flatten()
             mask_NT = flat.mask_NT.to(scored.logprob_NT.device)
+            weight_NT = None
+            if sampler_logprobs is not None:
+                rows = [torch.tensor(row) for group in sampler_logprobs[start : start + groups] for row in group]
+                sampled_NT = pad_sequence(rows, batch_first=True).to(mask_NT.device)
+                weight_NT, apart = capped_importance_weight(
+                    scored.logprob_NT, sampled_NT, mask_NT, settings.importance_cap
+                )
+                for name, mean in apart.items():
+                    sums[f"sampler/{name}"] += float(mean) * int(flat.lengths_N.sum())
             loss, _ = clipped_surrogate(
                 scored.logprob_NT,
                 scored.logprob_NT.detach(),
@@ -127,6 +143,7 @@ class ThinkingTrainer:
                 mask_NT,
                 settings.clip_low,
                 settings.clip_high,
+                weight_NT,
             )
             sums["loss/surrogate"] += float(loss.detach()) * len(flat.finished_N)
             if reference is not None:

@@ -81,7 +81,7 @@ def evaluate(
     }
 
 
-def _hugging_face(model: Any, tokenizer: Any, settings: Any, opening: list[int]) -> Any:
+def _hugging_face(model: Any, tokenizer: Any, settings: Any, opening: list[int], engine: Any) -> Any:
     """What lm-eval itself makes of a model in memory."""
     from lm_eval.models.huggingface import HFLM
 

@@ -78,7 +78,7 @@ def _steps(shape: Shape, dtype: str, count: int, fast: bool) -> Steps:
     steps = []
     for step in range(1, count + 1):
         with clock.span("rollout"):
-            thoughts = trainer.sample(positions, derived_seed(SEED, "rollout", step))
+            thoughts = trainer.sample(positions, derived_seed(SEED, "rollout", step)).tokens
         assert all(len(thought) == shape.thought for group in thoughts for thought in group)
         with clock.span("update"):
             trainer.reward.begin_step(trainer.model)

@@ -100,7 +100,7 @@ def test_loss_and_gradient_equal_the_plain_twin(tokenizer, architecture, micro_b
     random = np.random.default_rng(0)
     examples = [_example(tokenizer, text) for text in ("1+2+3=6", "abcabcabcabcabcabcabcabc", "xy")]
     positions = [p for example in examples for p in trainer.reward.positions(example, random)]
-    groups = trainer.sample(positions, seed=5)
+    groups = trainer.sample(positions, seed=5).tokens
     finished = {thought[-1] == trainer.form.close_id for group in groups for thought in group}
     groups[0][0] = [*groups[0][0][:-1], trainer.form.close_id]  # a finished thought beside the cut-off ones
     assert False in finished
