@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlpretrain.objectives import (
+    capped_importance_weight,
     clipped_surrogate,
     ema_update,
     flop_matched_tokens,
@@ -107,6 +108,46 @@ def test_gradient_reaches_thought_tokens_alone():
     assert reasoned.grad is None and baseline.grad is None and old.grad is None
     # On-policy the gradient of token u is -A / (len(c) N).
     torch.testing.assert_close(logprob.grad, torch.tensor([[-0.25, -0.25, 0.0], [0.5, 0.0, 0.0]]))
+
+
+def test_importance_weights_are_capped_ratios_without_gradient():
+    logprob = torch.tensor([[-1.0, -1.0, -1.0], [-2.0, -9.0, 7.0]], requires_grad=True)
+    sampler = torch.tensor([[-1.0, -3.0, -0.5], [-2.5, float("-inf"), float("-inf")]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    weight, metrics = capped_importance_weight(logprob, sampler, mask, 2.0)
+    torch.testing.assert_close(weight, torch.tensor([[1.0, 2.0, math.exp(-0.5)], [math.exp(0.5), 1.0, 1.0]]))
+    assert not weight.requires_grad
+    assert float(metrics["weight"]) == pytest.approx((1 + 2 + math.exp(-0.5) + math.exp(0.5)) / 4)
+    assert float(metrics["capped"]) == pytest.approx(1 / 4)
+    assert float(metrics["difference"]) == pytest.approx((0 + 2 + 0.5 + 0.5) / 4)
+
+
+def test_importance_weights_scale_the_tokens_terms():
+    logprob = torch.zeros(1, 2, requires_grad=True)
+    weight = torch.tensor([[0.5, 2.0]])
+    loss, _ = clipped_surrogate(logprob, logprob.detach(), torch.ones(1), torch.ones(1, 2), 0.2, 0.2, weight)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(-1.25)
+    torch.testing.assert_close(logprob.grad, torch.tensor([[-0.25, -1.0]]))
+
+
+def test_capped_weights_make_the_gradient_the_trained_policys_own():
+    """Sampled from another policy and weighed, the expected gradient is that of samples of the policy itself."""
+    policy, sampler = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
+    reward = torch.tensor([1.0, -0.5, 2.0])
+    gradients = []
+    for drawn_from, weighed in ((policy, False), (sampler, True)):
+        logits = policy.log().clone().requires_grad_()
+        logprob = logits.log_softmax(dim=0).unsqueeze(-1)
+        mask = torch.ones(3, 1)
+        weight, _ = capped_importance_weight(logprob, sampler.log().unsqueeze(-1), mask, 2.0)
+        # Every token once, as often as it is drawn: the mean over 3 thoughts of 3 p(token) times its term.
+        loss, _ = clipped_surrogate(
+            logprob, logprob.detach(), 3 * drawn_from * reward, mask, 0.2, 0.2, weight if weighed else None
+        )
+        loss.backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_padding_of_minus_infinity_gives_no_nan():

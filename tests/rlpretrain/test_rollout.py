@@ -9,7 +9,10 @@ from scipy import stats
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from rlpretrain.errors import UserError
+from rlpretrain.rollout.engines import build_engine
 from rlpretrain.rollout.torch_engine import TorchEngine
+from rlpretrain.settings import VllmSettings
 
 STOP, FORBIDDEN = 6, 7
 PROMPTS = [[1, 2, 3], [4], [0, 1, 2, 3, 4, 5, 0, 1], [1, 2, 3, 4], [5, 5]]
@@ -88,3 +91,17 @@ def test_the_seed_decides(model: PreTrainedModel) -> None:
     first, again, other = (generate(model, PROMPTS, group=4, temperature=1, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
     assert any(len(set(map(tuple, group))) > 1 for group in first), "members of a group are drawn apart"
+
+
+def test_the_model_itself_samples_unless_vllm_is_chosen(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build_engine("torch", VllmSettings(), model)
+    assert isinstance(engine, TorchEngine)
+    sampling = {"group": 2, "max_new_tokens": 3, "temperature": 1.0, "seed": 0, "batch": 4}
+    rollouts = engine.rollout(PROMPTS, stop_ids={STOP}, forbidden_ids=set(), **sampling)
+    assert rollouts.tokens == engine.generate(PROMPTS, stop_ids={STOP}, forbidden_ids=set(), **sampling)
+    assert rollouts.logprobs is None, "the policy that samples is the one that is trained"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="engine: vllm is not installed; install .* or set engine to torch"):
+        build_engine("vllm", VllmSettings(), model)
