@@ -103,5 +103,5 @@ def test_the_model_itself_samples_unless_vllm_is_chosen(
     assert rollouts.tokens == engine.generate(PROMPTS, stop_ids={STOP}, forbidden_ids=set(), **sampling)
     assert rollouts.logprobs is None, "the policy that samples is the one that is trained"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="engine: vllm is not installed; install .* or set engine to torch"):
+    with pytest.raises(UserError, match=r"engine: vllm is not installed; install .* or set engine to torch"):
         build_engine("vllm", VllmSettings(), model)

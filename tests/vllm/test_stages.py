@@ -15,7 +15,7 @@ from rlpretrain.artifacts import write_manifest
 from rlpretrain.data.shards import Example
 from rlpretrain.models import load_tokenizer
 from rlpretrain.rollout.engines import thinking_engine
-from rlpretrain.settings import OptimizerSettings, ThinkingSettings, ThoughtSettings
+from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.checkpoints import save_checkpoint
 from rlpretrain.training.rewards import InformationGain
@@ -56,9 +56,7 @@ def trainer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **change
     settings = ThinkingSettings.model_validate({**THINKING, **ON_VLLM, **changes})
     form = ThoughtFormat.build(settings.thought, tokenizer)
     reward = InformationGain(form, settings, tokenizer.eos_token_id)
-    return ThinkingTrainer(
-        model, thinking_engine(model, form, settings), tokenizer, form, reward, settings, seed=3
-    )
+    return ThinkingTrainer(model, thinking_engine(model, form, settings), tokenizer, form, reward, settings, seed=3)
 
 
 def documents(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
@@ -85,6 +83,15 @@ def test_every_step_samples_from_the_weights_that_the_last_one_left(
         assert 0 < line["sampler/difference"] < 1e-5 and line["sampler/capped"] == 0
         assert line["sampler/weight"] == pytest.approx(1, abs=1e-5)
         assert {"reward/gain", "thought/length", "thought/cut_off", "loss/surrogate"} <= set(line)
+
+
+def test_in_bf16_the_sampler_differs_and_is_weighed(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    if not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this processor has no bf16 instructions")
+    changes = {"compute_dtype": "bfloat16", "optimizer": {"learning_rate": 1e-4}}
+    trainer(small_model("llama", seed=1), tokenizer, **changes).train(iter(documents(tokenizer)), tmp_path, "rlp")
+    for line in read_lines(tmp_path / "metrics.jsonl"):
+        assert 1e-4 < line["sampler/difference"] < 0.1 and line["sampler/weight"] == pytest.approx(1, abs=0.1)
 
 
 def test_the_loss_is_the_torch_engines_for_the_same_thoughts(tokenizer: PreTrainedTokenizerBase) -> None:
