@@ -149,6 +149,14 @@ def test_the_shell_form_does_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "(checkpoint, digest " in capsys.readouterr().out
 
 
+def test_the_shell_form_takes_the_runs_seed_as_components_do(tmp_path: Path) -> None:
+    source = artifact(tmp_path / "source")
+    (tmp_path / "settings.yaml").write_text("{seed: 3}")
+    given = ["--settings", str(tmp_path / "settings.yaml"), "--input", f"source={source}", "--seed", "5"]
+    assert main("pretrain", [*given, "--output", str(tmp_path / "out")]) == 0
+    assert read_manifest(tmp_path / "out").seed == 8
+
+
 @pytest.mark.parametrize(
     ("settings", "inputs", "message"),
     [
