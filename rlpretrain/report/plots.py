@@ -73,7 +73,7 @@ def gap_chart(results: Results) -> Chart | None:
     names = ["<b>average</b>", *(html.escape(column_name(name)) for name in results.benchmarks)]
     shown = layout(height=130 + 34 * len(names))
     shown["yaxis"] |= {"autorange": "reversed", "showgrid": False, "title": None}
-    shown["xaxis"] |= {"title": title("points ahead of the other arm"), "zerolinewidth": 2}
+    shown["xaxis"] |= {"title": title("points ahead of the other arm"), "zerolinewidth": 2, "rangemode": "tozero"}
     shown |= {"scattermode": "group", "scattergap": 0.5, "showlegend": True}
     return Chart(
         "gap",
@@ -129,7 +129,7 @@ def slice_charts(results: Results) -> list[Chart]:
             rows = max(len(trace["y"]) for trace in traces)
             shown = layout(height=110 + rows * (22 + 14 * len(traces)))
             shown["yaxis"] |= {"autorange": "reversed", "showgrid": False, "title": None}
-            shown["xaxis"] |= {"title": title("information gain (nats)"), "zerolinewidth": 2}
+            shown["xaxis"] |= {"title": title("information gain (nats)"), "zerolinewidth": 2, "rangemode": "tozero"}
             shown |= {"scattermode": "group", "scattergap": 0.4, "showlegend": True}
             charts.append(Chart(f"gain-{by}", heading, note, {"data": traces, "layout": shown}))
     return charts

@@ -172,7 +172,7 @@ def _slice_chart(results: ProbeResults, by: str) -> Chart:
     }
     shown = layout(height=90 + 46 * len(found))
     shown["yaxis"] |= {"autorange": "reversed", "showgrid": False, "title": None}
-    shown["xaxis"] |= {"title": title("information gain (nats)"), "zerolinewidth": 2}
+    shown["xaxis"] |= {"title": title("information gain (nats)"), "zerolinewidth": 2, "rangemode": "tozero"}
     return Chart(f"by-{by}", BY[by], _NOTES[by], {"data": [trace], "layout": shown | {"showlegend": False}})
 
 

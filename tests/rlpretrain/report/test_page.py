@@ -246,6 +246,13 @@ def test_hostile_text_stays_text(hostile, browse):
     assert HOSTILE in (page.locator("#thoughts .context").first.text_content() or "")
     assert HOSTILE in (page.locator("#thoughts .said .mono").first.text_content() or "")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    seen = """mark => {
+      const [token, box] = [mark, mark.parentElement].map((node) => node.getBoundingClientRect());
+      return token.bottom <= box.bottom + 1 && mark.parentElement.scrollHeight > mark.parentElement.clientHeight;
+    }"""
+    assert page.locator("#thoughts .next").first.evaluate(seen), (
+        "of a long context the end is shown, with the next token"
+    )
     assert page.locator("#chart-gap .ytick text").all_text_contents()[1].startswith("<script>")
     assert "{{ 7*7 }}" in hostile.read_text()
 
