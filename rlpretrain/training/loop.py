@@ -32,7 +32,9 @@ def derived_seed(*parts: int | str) -> int:
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
     """Keep a layer's input alone for the backward pass, in which the layer is computed again."""
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    # The transformers that vLLM asks for has it under its old name.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = (
