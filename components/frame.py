@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlpretrain.artifacts import MANIFEST, UNFINISHED, Manifest, verify, write_manifest
-from rlpretrain.errors import UserError
+from rlpretrain.artifacts import MANIFEST, UNFINISHED, Manifest, code_digest, verify, write_manifest
+from rlpretrain.errors import UserError, disk_errors
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
@@ -99,21 +99,28 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
             raise UserError(f"{stage.name}: input '{name}' is missing; give --input {example}=PATH")
     digests = {name: verify(inputs[name], spec.kind).digest for name, spec in specs.items()}
     if publish_uri:
-        from rlpretrain.storage import connect, upload_folder  # boto3 is needed for publishing alone
+        from rlpretrain.storage import published, upload_folder  # boto3 is needed for publishing alone
 
-        connect(publish_uri)  # a missing bucket or wrong credentials are told now, not after the work
+        # A missing bucket, wrong credentials and a place that is taken are told now, not after the work.
+        standing = published(publish_uri)
+        if standing is not None and not _makes(stage, settings, digests, standing):
+            raise UserError(
+                f"{publish_uri}: another artifact is published there, of other code, settings or inputs; "
+                "choose another place or name of the run"
+            )
     keep_freed_memory()
     _start(output)
-    facts = stage.run(settings, inputs, output)
-    manifest = write_manifest(
-        output,
-        kind=stage.kind,
-        settings=settings.model_dump(mode="json"),
-        inputs=digests,
-        seed=getattr(settings, "seed", 0),
-        facts=facts,
-        volatile=stage.volatile,
-    )
+    with disk_errors(output):
+        facts = stage.run(settings, inputs, output)
+        manifest = write_manifest(
+            output,
+            kind=stage.kind,
+            settings=settings.model_dump(mode="json"),
+            inputs=digests,
+            seed=getattr(settings, "seed", 0),
+            facts=facts,
+            volatile=stage.volatile,
+        )
     if publish_uri:
         upload_folder(output, publish_uri)
     return manifest
@@ -127,6 +134,12 @@ def _spec(stage: Stage, name: str) -> InputSpec:
         known = ", ".join(f"{known}.0" if spec.many else known for known, spec in stage.inputs.items())
         raise UserError(f"{stage.name}: unknown input '{name}'; known: {known}")
     return spec
+
+
+def _makes(stage: Stage, settings: Settings, digests: dict[str, str], standing: Manifest) -> bool:
+    """Whether running the stage would make the very artifact that stands there."""
+    ours = stage.kind, settings.model_dump(mode="json"), digests, code_digest()
+    return ours == (standing.kind, standing.settings, standing.inputs, standing.code_version)
 
 
 def _start(output: Path) -> None:

@@ -1,6 +1,7 @@
 """Errors whose message is meant for the person at the keyboard."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,12 +36,27 @@ def local_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; {_mend(error)}") from None
+        raise UserError(f"{path}: {error.strerror or error}; {_mend(error.errno)}") from None
 
 
-def _mend(error: OSError) -> str:
-    if error.errno in _FULL:
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full or read-only into one line, whichever library finds it so; leave all other errors alone."""
+    try:
+        yield
+    except Exception as error:
+        # Libraries written in Rust name the number in their text alone.
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number not in (*_FULL, errno.EROFS):
+            raise
+        place = getattr(error, "filename", None) or folder
+        raise UserError(f"{place}: {os.strerror(number)}; {_mend(number)}") from None
+
+
+def _mend(number: int | None) -> str:
+    if number in _FULL:
         return "free space or take another disk"
-    if error.errno in _READ_ONLY:
+    if number in _READ_ONLY:
         return "give a place that can be written"
     return "check the path, its rights and the disk"

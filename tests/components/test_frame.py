@@ -1,5 +1,6 @@
 """The frame of every stage, around a stage that copies its input."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,30 @@ def test_a_place_that_cannot_be_published_to_is_told_before_the_work(tmp_path: P
     with pytest.raises(UserError, match="there is no bucket 'no-such-bucket'"):
         run_stage("pretrain", {}, {"source": source}, tmp_path / "out", "s3://no-such-bucket/a")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_holds_another_artifact_is_told_before_the_work(tmp_path: Path) -> None:
+    source, place = artifact(tmp_path / "source"), f"file://{tmp_path}/published"
+    first = run_stage("pretrain", {}, {"source": source}, tmp_path / "out", place)
+    with pytest.raises(UserError, match="another artifact is published there, of other code, settings or inputs"):
+        run_stage("pretrain", {"times": 2}, {"source": source}, tmp_path / "other", place)
+    assert not (tmp_path / "other").exists()
+    assert run_stage("pretrain", {}, {"source": source}, tmp_path / "again", place).digest == first.digest
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "ro"), RuntimeError("I/O error: full (os error 28)")],
+)
+def test_a_full_or_read_only_disk_during_the_work_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def breaks(settings: CopySettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setattr(frame, "load_stage", lambda name: replace(STAGE, run=breaks))
+    with pytest.raises(UserError, match=r"out: (No space left on device; free|Read-only file system; give)"):
+        run(tmp_path, source=artifact(tmp_path / "source"))
 
 
 def test_wrong_inputs_are_named(tmp_path: Path) -> None:
