@@ -97,4 +97,5 @@ def lineage(
     tree = grow(None, "", root)
     assert root.manifest is not None
     tree.add("libraries: " + ", ".join(f"{name} {version}" for name, version in root.manifest.libraries.items()))
-    Console(soft_wrap=True, markup=False).print(tree)
+    # Whoever reads it through a pipe wants lines as they are.
+    Console(width=None if sys.stdout.isatty() else 1000, markup=False).print(tree)
