@@ -73,7 +73,7 @@ def read_rows(path: Path, kind: str, columns: Sequence[str], where: str) -> Iter
         yield from read(path, columns, where)
     except UnicodeDecodeError as error:
         raise UserError(f"{where} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
-    except (pyarrow.ArrowInvalid, OSError, EOFError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError) as error:
         raise UserError(f"{where} is no readable {kind} file ({one_line(error)}); replace it") from None
 
 

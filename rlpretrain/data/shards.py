@@ -102,7 +102,7 @@ def count_documents(file: Path) -> int:
     """Documents of one file, out of its footer; UserError when it is no shard."""
     try:
         return pq.read_metadata(file).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(file, error) from None
 
 
@@ -112,7 +112,8 @@ def read_shard(file: Path) -> Iterator[Example]:
         with pq.ParquetFile(file) as shard:
             for batch in shard.iter_batches(BATCH_ROWS):
                 yield from _examples(batch)
-    except (pa.ArrowInvalid, OSError) as error:
+    # Changed bytes can also make other columns, other types of them, and text that is no UTF-8.
+    except (pa.ArrowException, OSError, LookupError, ValueError, AttributeError) as error:
         raise _unreadable(file, error) from None
 
 
