@@ -59,7 +59,7 @@ def notify(address: str, status: dict[str, Any], run_uri: str) -> str | None:
         return type(getattr(error, "reason", error)).__name__
 
 
-def run_component(run_name: str, run_uri: str, state: str, job: str = "", error: str = "") -> None:
+def run_report(run_name: str, run_uri: str, state: str, job: str = "", error: str = "") -> None:
     """`report` as the body of a task: what a user can mend ends the process with one line and exit code 2."""
     try:
         report(run_name, run_uri, state, job, error)
@@ -77,4 +77,4 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--job", default="", help="the scheduler's name of the run")
     parser.add_argument("--error", default="", help="what went wrong")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    run_component(options.run_name, options.publish, options.state, options.job, options.error)
+    run_report(options.run_name, options.publish, options.state, options.job, options.error)

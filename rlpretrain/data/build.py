@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from rlpretrain.data.blend import Blend, Deduplicated
 from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.documents import Document
+from rlpretrain.data.facts import REPORT_FILE
 from rlpretrain.data.shards import Example, ShardWriter, read_shards
 from rlpretrain.data.sources import check_hub, read_source
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
@@ -23,7 +24,6 @@ from rlpretrain.settings import ShardDataSettings
 from rlpretrain.tokenizer import load_tokenizer, origin_of, tokenizer_digest
 
 TOKENIZER_FOLDER = "tokenizer"
-REPORT_FILE = "decontamination.json"
 
 
 def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: Path) -> dict[str, Any]:

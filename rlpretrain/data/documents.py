@@ -32,10 +32,10 @@ class Document:
 
     def normalised(self) -> "Document":
         """Every part in normal form; no blanks around the text, but for those that part it from its prompt."""
-        text = normalise(self.text).rstrip()
+        text, prompt = normalise(self.text).rstrip(), normalise(self.prompt)
         return Document(
-            text if self.prompt else text.lstrip(),
-            normalise(self.prompt),
+            text if prompt else text.lstrip(),
+            prompt,
             normalise(self.answer).strip(),
             self.source,
         )

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rlpretrain.artifacts import read_manifest
-from rlpretrain.data.build import REPORT_FILE
 
+REPORT_FILE = "decontamination.json"
 _COUNTED = ("documents", "tokens", "sources")
 _REMOVED = ("contaminated_removed", "duplicates_removed", "too_short_removed", "prompt_too_long_removed")
 

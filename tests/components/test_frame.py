@@ -230,7 +230,7 @@ def test_the_pipelines_seed_is_added_to_the_stages_own(tmp_path: Path) -> None:
 def test_every_stage_declares_what_the_frame_needs() -> None:
     for name in frame.STAGES:
         declared = load_stage(name)
-        assert declared.kind in ("shards", "checkpoint", "evaluation", "comparison")
+        assert declared.kind in ("shards", "checkpoint", "evaluation", "comparison", "ablations")
         assert issubclass(declared.settings, Settings)
         assert all(isinstance(spec, InputSpec) for spec in declared.inputs.values())
         assert callable(declared.run)

@@ -15,6 +15,7 @@ from images.install import BARE, requirements
 
 ROOT = Path(__file__).parents[2]
 OURS = ("rlpretrain", "components")
+CHOSEN = ("vllm",)  # by a setting, from an extra of its own that an image takes as EXTRAS
 ASKS_FIRST = "components.self_check"  # imports what is there and no more
 
 
@@ -25,14 +26,20 @@ def stages_of(image: str) -> list[str]:
 
 @cache
 def _faces() -> set[tuple[str, str]]:
-    """Image and stage of every component: of @dsl.component(base_image=image("train")) and run_component("pretrain", ...)."""
+    """Image and stage of every component: of @dsl.component(base_image=image("train")) and run_component("pretrain", ...).
+
+    The run's end is no stage of the frame and goes by its folder's name.
+    """
     found = set()
     for path in sorted((ROOT / "components").glob("*/component.py")):
         for function in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(function, ast.FunctionDef):
                 images = [_first_word(call) for call in _calls(function, "image")]
                 stages = [_first_word(call) for call in _calls(function, "run_component")]
-                assert len(images) == len(stages) == 1, f"{path}: {function.name} runs no stage, or more than one"
+                stages = stages or [path.parent.name]
+                assert len(images) == len(stages) == 1, (
+                    f"{path}: {function.name} runs in several images, or several stages"
+                )
                 found.add((images[0], stages[0]))
     return found
 
@@ -64,7 +71,7 @@ def imported(stage: str) -> dict[str, str]:
             top = name.partition(".")[0]
             if top in OURS:
                 todo.append(name)
-            elif top not in sys.stdlib_module_names:
+            elif top not in sys.stdlib_module_names and top not in CHOSEN:
                 found.update({canonicalize_name(each): module for each in distributions[top]})
     return found
 
