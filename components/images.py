@@ -72,4 +72,7 @@ def write_map(images: ImageMap, path: Path) -> None:
 @cache
 def image(name: str) -> str:
     """What compiled pipelines call image ``name`` (data, train or eval)."""
-    return read_map(map_file()).images[name].pinned()
+    found = read_map(map_file()).images.get(name)
+    if found is None:
+        raise UserError(f"{map_file()}: has no image '{name}'; add it as images/images.yaml has it")
+    return found.pinned()

@@ -42,6 +42,8 @@ def test_a_variable_names_another_map(monkeypatch: pytest.MonkeyPatch, tmp_path:
     )
     monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.yaml"))
     assert images.image.__wrapped__("data") == f"mine/data@{DIGEST}"
+    with pytest.raises(UserError, match="has no image 'train'"):
+        images.image.__wrapped__("train")
 
 
 def test_a_missing_or_malformed_map_is_a_mistake(tmp_path: Path) -> None:
