@@ -85,4 +85,4 @@ def test_a_run_on_this_machine_gives_the_page(tmp_path):
     ]
     assert (tmp_path / "a" / "report" / "index.html").stat().st_size > 100_000
     # Every task was counted, those in loops too, and every point is named as it starts.
-    assert "[13/13] ablate" in done.stdout and "point: domains-math" in done.stdout
+    assert "[13/13] ablate" in done.stdout + done.stderr and "point: domains-math" in done.stdout + done.stderr

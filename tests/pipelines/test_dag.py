@@ -19,7 +19,7 @@ from rlpretrain.storage import download_folder, list_artifacts, read_bytes
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-FILES = ("results.json", "report.md", "index.html")
+FILES = ("results.json", "report.md")  # the page tells wall-clock seconds too
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -90,7 +90,7 @@ def test_the_page_is_where_it_was_said_to_be(runs: list[Path]) -> None:
 
 def test_results_hold_every_arm_after_every_stage(runs: list[Path]) -> None:
     results = json.loads((runs[0] / "same" / "report" / "results.json").read_text())
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     models = {(model["arm"], model["stage"]) for model in results["models"]}
     assert models == {(arm, stage) for arm in ("base", "cpt", "rlp") for stage in ("pretrained", "sft", "rlvr")}
 
