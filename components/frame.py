@@ -1,27 +1,46 @@
 """The frame of every stage: settings in, verified artifacts in, one artifact out, published to storage when asked.
 
-    python -m components.STAGE --settings FILE --input NAME=PATH ... --output PATH [--publish URI]
+    python -m components.STAGE --settings FILE --input NAME=PATH ... --output PATH [--publish URI] [--checkpoints URI]
 
 is what torchrun and other schedulers call; the Kubeflow components call `run_component` with the same arguments. In both a
 user's mistake ends in one line that starts with `error:` and exit code 2; RLP_DEBUG=1 gives the traceback instead.
+
+Called again after it was killed, a stage goes on: one that trains from its newest snapshot, one that had finished from what it
+published. A result is taken for the same when settings, inputs, code and libraries are.
 """
 
 import argparse
+import hashlib
 import importlib
+import json
 import os
+import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlpretrain.artifacts import MANIFEST, UNFINISHED, Manifest, code_digest, verify, write_manifest
+from components.processes import launch, processes, under_torchrun
+from rlpretrain.artifacts import (
+    MANIFEST,
+    SNAPSHOTS,
+    UNFINISHED,
+    Manifest,
+    Origin,
+    code_differences,
+    code_digest,
+    verify,
+    write_manifest,
+)
 from rlpretrain.errors import UserError, disk_errors
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
 DEBUG = "RLP_DEBUG"
+TRAINJOB = "RLP_TRAINJOB"  # see trainjob.py, which needs Kubernetes' client
 STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare", "ablate")
 
 
@@ -39,14 +58,21 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage's module `stage` declares: KIND, SETTINGS, INPUTS, VOLATILE and run."""
+    """What a stage's module `stage` declares: KIND, SETTINGS, INPUTS, VOLATILE and run.
+
+    The run of a stage that trains, one whose settings have ``snapshots``, is given where it saves itself besides.
+    """
 
     name: str
     kind: str
     settings: type[Settings]
     inputs: dict[str, InputSpec]
     volatile: tuple[str, ...]
-    run: Callable[[Any, dict[str, Path], Path], dict[str, Any]]
+    run: Callable[..., dict[str, Any]]
+
+    @property
+    def trains(self) -> bool:
+        return "snapshots" in self.settings.model_fields
 
 
 def load_stage(name: str) -> Stage:
@@ -57,18 +83,30 @@ def load_stage(name: str) -> Stage:
 
 
 def run_stage(
-    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = ""
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    output: Path,
+    publish_uri: str = "",
+    checkpoint_uri: str = "",
 ) -> Manifest:
     """Run a stage from raw settings; returns its output's manifest.
 
-    Raises UserError for wrong settings, an unknown, missing, incomplete or corrupted input, or an output in the way.
+    ``checkpoint_uri``: where a stage that trains keeps its snapshots; by default beside the place it publishes to, RUN/TASK's
+    in RUN/checkpoints/TASK. Raises UserError for wrong settings, an unknown, missing, incomplete or corrupted input, or an output in the way.
     """
     stage = load_stage(name)
-    return _run(stage, parse_settings(stage.settings, settings, name), inputs, output, publish_uri)
+    return _run(stage, parse_settings(stage.settings, settings, name), inputs, output, publish_uri, checkpoint_uri)
 
 
 def run_component(
-    name: str, settings: dict[str, Any], inputs: dict[str, Path], output: Path, publish_uri: str = "", seed: int = 0
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    output: Path,
+    publish_uri: str = "",
+    seed: int = 0,
+    checkpoint_uri: str = "",
 ) -> None:
     """`run_stage` as the body of a Kubeflow component: a user's mistake ends the process instead of raising.
 
@@ -77,7 +115,7 @@ def run_component(
     try:
         if seed:
             settings = {**settings, "seed": settings.get("seed", 0) + seed}
-        run_stage(name, settings, inputs, output, publish_uri)
+        run_stage(name, settings, inputs, output, publish_uri, checkpoint_uri)
     except UserError as error:
         raise SystemExit(_reported(error)) from None
 
@@ -90,7 +128,9 @@ def _reported(error: UserError) -> int:
     return 2
 
 
-def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path, publish_uri: str) -> Manifest:
+def _run(
+    stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path, publish_uri: str, checkpoint_uri: str
+) -> Manifest:
     specs = {name: _spec(stage, name) for name in sorted(inputs)}
     given = {name.partition(".")[0] for name in inputs}
     for name, spec in stage.inputs.items():
@@ -98,8 +138,11 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
             example = f"{name}.0" if spec.many else name
             raise UserError(f"{stage.name}: input '{name}' is missing; give --input {example}=PATH")
     digests = {name: verify(inputs[name], spec.kind).digest for name, spec in specs.items()}
+    origin = Origin(stage.kind, settings.model_dump(mode="json"), digests)
+    checkpoint_uri = checkpoint_uri or _beside(publish_uri)
+    standing = None
     if publish_uri:
-        from rlpretrain.storage import published, upload_folder  # boto3 is needed for publishing alone
+        from rlpretrain.storage import published  # boto3 is needed for publishing alone
 
         # A missing bucket, wrong credentials and a place that is taken are told now, not after the work.
         standing = published(publish_uri)
@@ -108,22 +151,118 @@ def _run(stage: Stage, settings: Settings, inputs: dict[str, Path], output: Path
                 f"{publish_uri}: another artifact is published there, of other code, settings or inputs; "
                 "choose another place or name of the run"
             )
+    if stage.trains and checkpoint_uri:
+        from rlpretrain.storage import connect
+
+        connect(checkpoint_uri)
     keep_freed_memory()
+    finished = None if _assists() else _finished_before(stage, origin, output, publish_uri, standing)
+    if stage.trains and _told(finished is not None) and _assists():
+        raise SystemExit(0)
+    if finished is None and stage.trains and not under_torchrun():
+        manifest = _elsewhere(stage, origin, inputs, output, publish_uri, checkpoint_uri)
+        if manifest is not None:
+            return manifest
+    if _assists():
+        return _assist(stage, settings, origin, inputs)
+    snapshots = _snapshots(stage, settings, origin, output, checkpoint_uri)
+    manifest = finished or _work(stage, settings, origin, inputs, output, snapshots)
+    if publish_uri:
+        from rlpretrain.storage import upload_folder
+
+        upload_folder(output, publish_uri)
+    if snapshots is not None:
+        snapshots.discard()
+    return manifest
+
+
+def _work(
+    stage: Stage, settings: Settings, origin: Origin, inputs: dict[str, Path], output: Path, snapshots: Any
+) -> Manifest:
     _start(output)
     with disk_errors(output):
-        facts = stage.run(settings, inputs, output)
-        manifest = write_manifest(
+        facts = stage.run(settings, inputs, output, *([] if snapshots is None else [snapshots]))
+        return write_manifest(
             output,
-            kind=stage.kind,
-            settings=settings.model_dump(mode="json"),
-            inputs=digests,
-            seed=getattr(settings, "seed", 0),
+            kind=origin.kind,
+            settings=origin.settings,
+            inputs=origin.inputs,
+            seed=origin.seed,
             facts=facts,
             volatile=stage.volatile,
         )
-    if publish_uri:
-        upload_folder(output, publish_uri)
-    return manifest
+
+
+def _elsewhere(
+    stage: Stage, origin: Origin, inputs: dict[str, Path], output: Path, publish_uri: str, checkpoint_uri: str
+) -> Manifest | None:
+    """Train by other processes: on the nodes that RLP_TRAINJOB asks for, or one for each GPU here; None for this one alone."""
+    if os.environ.get(TRAINJOB):
+        from components.trainjob import run_as_train_job, wanted
+
+        if (job := wanted()) is not None:
+            _start(output)
+            return run_as_train_job(stage.name, origin, inputs, output, publish_uri, checkpoint_uri, job)
+    if processes() > 1:
+        return launch(stage.name, origin.settings, inputs, output, publish_uri, checkpoint_uri)
+    return None
+
+
+def _assists() -> bool:
+    """Whether this process trains along with another, which does everything else."""
+    return int(os.environ.get("RANK", 0)) > 0
+
+
+def _told(value: bool) -> bool:
+    """The first process's value, where torchrun started several."""
+    if not under_torchrun():
+        return value
+    from rlpretrain.training.world import join
+
+    return bool(join().told(value))
+
+
+def _assist(stage: Stage, settings: Settings, origin: Origin, inputs: dict[str, Path]) -> Manifest:
+    """The part of a process that trains along with the first one, which alone leaves anything behind."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "output"
+        return _work(stage, settings, origin, inputs, output, _snapshots(stage, settings, origin, output, ""))
+
+
+def _beside(publish_uri: str) -> str:
+    """RUN/checkpoints/TASK for RUN/TASK; nothing where nothing is published."""
+    run, separator, task = publish_uri.rstrip("/").rpartition("/")
+    return f"{run}/checkpoints/{task}" if separator else ""
+
+
+def _snapshots(stage: Stage, settings: Any, origin: Origin, output: Path, uri: str) -> Any:
+    """Where a stage that trains saves itself; None for the others."""
+    if not stage.trains:
+        return None
+    from rlpretrain.training.snapshots import Snapshots  # torch, which the other stages may do without
+
+    return Snapshots(output / SNAPSHOTS, origin, settings.snapshots, uri)
+
+
+def _finished_before(
+    stage: Stage, origin: Origin, output: Path, publish_uri: str, standing: Manifest | None
+) -> Manifest | None:
+    """The same result of an earlier attempt, here or published, verified and in ``output``; None when there is none."""
+    if publish_uri and (output / MANIFEST).exists():
+        manifest = verify(output)
+        return None if origin.differences(manifest) or code_differences(manifest) else manifest
+    if standing is None or code_differences(standing):
+        return None
+    from rlpretrain.storage import download_folder
+
+    _start(output)
+    try:
+        download_folder(publish_uri, output)
+    except UserError as error:
+        print(f"{stage.name}: what was published before is passed over: {error}", file=sys.stderr)
+        return None
+    print(f"{stage.name}: {publish_uri} holds this result already; it is fetched, not made again", file=sys.stderr)
+    return standing
 
 
 def _spec(stage: Stage, name: str) -> InputSpec:
@@ -145,7 +284,8 @@ def _makes(stage: Stage, settings: Settings, digests: dict[str, str], standing: 
 def _start(output: Path) -> None:
     """Make ``output`` an empty folder, marked as unfinished until its manifest is there.
 
-    What an unfinished attempt left there is dropped; a finished artifact and files of someone else are not.
+    What an unfinished attempt left there is dropped but for its snapshots; a finished artifact and files of someone else
+    are not.
     """
     try:
         if (output / MANIFEST).exists():
@@ -155,8 +295,12 @@ def _start(output: Path) -> None:
                 raise UserError(
                     f"{output} holds files that no stage left there; give --output a new or an empty folder"
                 )
-            shutil.rmtree(output)
-        output.mkdir(parents=True)
+            for path in output.iterdir():
+                if path.is_dir() and path.name != SNAPSHOTS:
+                    shutil.rmtree(path)
+                elif path.name != SNAPSHOTS:
+                    path.unlink()
+        output.mkdir(parents=True, exist_ok=True)
         (output / UNFINISHED).touch()
     except OSError as error:
         raise UserError(f"--output {output}: {error.strerror}; give a folder that can be written") from None
@@ -167,13 +311,25 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     works = "--self-check" not in given
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}")
-    parser.add_argument("--settings", required=works, type=Path, help="YAML or JSON file with the stage's settings")
     parser.add_argument(
-        "--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact; repeatable"
+        "--settings", required=works, help="YAML or JSON file with the stage's settings, or the JSON itself"
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="an input artifact, or the s3:// or file:// place of a published one; repeatable",
     )
     parser.add_argument("--output", required=works, type=Path, help="folder to write the artifact to")
     parser.add_argument(
         "--publish", default="", metavar="URI", help="s3:// or file:// place to publish the artifact to"
+    )
+    parser.add_argument(
+        "--checkpoints",
+        default="",
+        metavar="URI",
+        help="s3:// or file:// place of a training's snapshots; default: for --publish RUN/TASK it is RUN/checkpoints/TASK",
     )
     parser.add_argument(
         "--self-check", action="store_true", help="say versions, user, GPU and whether S3 answers, and run nothing"
@@ -186,25 +342,58 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
         return self_check(name, options.publish)
     try:
         stage = load_stage(name)
-        settings = load_settings(stage.settings, options.settings)
+        settings = _read_settings(stage, options.settings)
         if options.seed:
             values = settings.model_dump(exclude_unset=True)
             values["seed"] = values.get("seed", 0) + options.seed
             settings = parse_settings(stage.settings, values, f"{options.settings} with --seed {options.seed}")
-        manifest = _run(stage, settings, _named_paths(options.input), options.output, options.publish)
+        manifest = _run(
+            stage, settings, _fetched(_named_paths(options.input)), options.output, options.publish, options.checkpoints
+        )
     except UserError as error:
         return _reported(error)
     print(f"{name}: {options.output} ({manifest.kind}, digest {manifest.digest[:12]})")
     return 0
 
 
-def _named_paths(pairs: list[str]) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
+def _read_settings(stage: Stage, given: str) -> Settings:
+    if not given.startswith("{"):
+        return load_settings(stage.settings, Path(given))
+    try:
+        values = json.loads(given)
+    except ValueError as error:
+        raise UserError(f"--settings is not valid JSON: {error}") from None
+    return parse_settings(stage.settings, values, "--settings")
+
+
+def _fetched(places: dict[str, str]) -> dict[str, Path]:
+    """Inputs by path: those in storage are fetched, once a machine, where several processes run on it."""
+    paths = {}
+    for name, place in places.items():
+        remote = re.match(r"(s3|file)://", place)
+        paths[name] = _scratch(place) if remote else Path(place)
+        if remote and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            from rlpretrain.storage import download_folder
+
+            download_folder(place, paths[name])
+    if under_torchrun():
+        from rlpretrain.training.world import join
+
+        join().most(0)  # until the slowest has fetched its own
+    return paths
+
+
+def _scratch(uri: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"rlp-input-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+
+
+def _named_paths(pairs: list[str]) -> dict[str, str]:
+    paths: dict[str, str] = {}
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator or not name or not path:
             raise UserError(f"--input {pair}: write it as NAME=PATH")
         if name in paths:
             raise UserError(f"--input {name} is given twice; give each input once")
-        paths[name] = Path(path)
+        paths[name] = path
     return paths

@@ -9,7 +9,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlpretrain.errors import UserError, local_errors
 
 MANIFEST = "manifest.json"
+SNAPSHOTS = ".snapshots"  # of a training in progress, within its output folder; no part of the artifact
 UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's output folder holds it from the start
 SCHEMA_VERSION = 1
 LIBRARIES = (
@@ -66,6 +68,42 @@ class Manifest(BaseModel):
         return canonical_digest(self.model_dump(exclude={"volatile", "digest"}))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the bytes of an artifact follow from, beside code and libraries, which are this process's."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]  # name to digest
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+    def differences(self, manifest: Manifest, ignored: Collection[str] = ()) -> list[str]:
+        """What else ``manifest`` follows from, each difference named; settings below a name of ``ignored`` do not count."""
+        ours, theirs = (_flat(_as_read(settings)) for settings in (self.settings, manifest.settings))
+        fields = [name for name in sorted({*ours, *theirs}) if name.partition(".")[0] not in ignored]
+        found = [
+            f"{name} was {json.dumps(theirs.get(name))} and is now {json.dumps(ours.get(name))}"
+            for name in fields
+            if ours.get(name) != theirs.get(name)
+        ]
+        inputs = sorted({*self.inputs, *manifest.inputs})
+        return found + [f"input '{name}'" for name in inputs if self.inputs.get(name) != manifest.inputs.get(name)]
+
+
+def code_differences(manifest: Manifest) -> list[str]:
+    """The code and the libraries, each named, that differ from those that ``manifest`` was written with."""
+    ours = {**_library_versions(), "code": code_digest()}
+    theirs = {**manifest.libraries, "code": manifest.code_version}
+    return [
+        f"{name} was {_shortened(theirs.get(name))} and is now {_shortened(ours.get(name))}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
 def file_sha256(path: Path) -> str:
     """Hex sha256 of a file, read in chunks."""
     with path.open("rb") as file:
@@ -99,7 +137,9 @@ def write_manifest(
     entries = {
         path.relative_to(folder).as_posix(): FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in (folder / MANIFEST, folder / UNFINISHED)
+        if path.is_file()
+        and path not in (folder / MANIFEST, folder / UNFINISHED)
+        and not path.is_relative_to(folder / SNAPSHOTS)
     }
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -207,6 +247,18 @@ def stays_inside(name: str) -> bool:
 def _as_read(value: Mapping[str, Any]) -> dict[str, Any]:
     """``value`` as JSON gives it back (string keys, lists), so that the digest is the same before and after."""
     return json.loads(json.dumps(value))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings with the names of nested ones joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _shortened(version: str | None) -> str:
+    return "absent" if version is None else version[:12]
 
 
 def _library_versions() -> dict[str, str]:

@@ -183,6 +183,25 @@ class OptimizerSettings(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    max_skipped_steps: int = Field(
+        3,
+        ge=0,
+        description="steps that may be left out because loss, reward or gradient is not finite; one more ends the stage",
+    )
+
+
+class SnapshotSettings(Settings):
+    """When a training saves itself, so that one that was killed goes on. Nothing of it changes the result."""
+
+    every_minutes: float | None = Field(
+        10, gt=0, description="minutes from a snapshot to the next; none: by steps alone"
+    )
+    every_steps: int | None = Field(None, ge=1, description="steps from a snapshot to the next; none: by minutes alone")
+    keep: int = Field(2, ge=1, description="newest snapshots kept; the best one is kept beside them")
+    accept_other_code: bool = Field(
+        False,
+        description="go on from a snapshot of other code or libraries, say after a mend; the result is then of neither alone",
+    )
 
 
 class ArchitectureSettings(Settings):
@@ -310,6 +329,7 @@ class PretrainSettings(Settings):
         None, description="base: shared by every arm that starts from it"
     )
     thinking: ThinkingSettings | None = Field(None, description="rlp, rpt; for base: the thought format of the warm-up")
+    snapshots: SnapshotSettings = SnapshotSettings()
     seed: int = _SEED
 
     @model_validator(mode="after")
@@ -327,6 +347,7 @@ class FinetuneSettings(Settings):
     """Settings of the stage ``finetune`` (SFT)."""
 
     likelihood: LikelihoodSettings
+    snapshots: SnapshotSettings = SnapshotSettings()
     seed: int = _SEED
 
 
@@ -339,6 +360,7 @@ class ReinforceSettings(Settings):
         description="regular expression, whose last match's only group is the answer; or boxed: the last \\boxed{...} after "
         "the thought, compared as mathematics",
     )
+    snapshots: SnapshotSettings = SnapshotSettings()
     seed: int = _SEED
 
     @field_validator("answer_pattern")

@@ -9,6 +9,8 @@ from rlpretrain.data.loader import ShardLoader
 from rlpretrain.settings import FinetuneSettings
 from rlpretrain.training.checkpoints import TIMINGS_FILE, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood
+from rlpretrain.training.snapshots import Snapshots
+from rlpretrain.training.world import join
 
 KIND = "checkpoint"
 SETTINGS = FinetuneSettings
@@ -16,10 +18,11 @@ INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
 VOLATILE = (TIMINGS_FILE,)
 
 
-def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:
     """Fine-tune the checkpoint on the shards; write a checkpoint; return its facts."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["shards"])
+    join().place(model)
     examples = ShardLoader(inputs["shards"], seed=settings.seed)
-    tokens = train_likelihood(model, examples, settings.likelihood, output, "sft")
+    tokens = train_likelihood(model, examples, settings.likelihood, output, "sft", snapshots)
     facts = save_checkpoint(model, tokenizer, output, "sft", settings.likelihood.steps, tokens)
     return {**facts, "data": shard_facts(inputs["shards"])}

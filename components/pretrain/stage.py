@@ -19,7 +19,9 @@ from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_ch
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
 from rlpretrain.training.proxy import build_proxy
 from rlpretrain.training.rewards import InformationGain, PrefixMatch, Reward
+from rlpretrain.training.snapshots import Snapshots
 from rlpretrain.training.thinking import ThinkingTrainer
+from rlpretrain.training.world import join
 
 KIND = "checkpoint"
 SETTINGS = PretrainSettings
@@ -27,17 +29,18 @@ INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint", r
 VOLATILE = (TIMINGS_FILE,)
 
 
-def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:
     """Train by ``settings.objective`` on the shards; write a checkpoint; return its facts."""
     shards = inputs["shards"]
     model, tokenizer = _start(settings, inputs)
     commit = getattr(model.config, "_commit_hash", None)
+    join().place(model)
     examples = ShardLoader(shards, seed=settings.seed)
     label = settings.objective
     steps = tokens = 0
     if settings.objective in ("base", "cpt"):
         assert settings.likelihood is not None
-        tokens += train_likelihood(model, examples, settings.likelihood, output, label)
+        tokens += train_likelihood(model, examples, settings.likelihood, output, label, snapshots)
         steps += settings.likelihood.steps
         if settings.format_warmup is not None:
             assert settings.thinking is not None
@@ -51,6 +54,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
                 settings.thinking,
                 settings.seed,
                 output,
+                snapshots,
             )
             steps += settings.format_warmup.steps
     else:
@@ -66,7 +70,7 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path) -> di
             proxy = None if chosen is None else build_proxy(chosen, model, tokenizer)
             reward = PrefixMatch(settings.thinking, tokenizer.eos_token_id, proxy)
         trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, settings.thinking, settings.seed)
-        tokens += trainer.train(examples, output, label)
+        tokens += trainer.train(examples, output, label, snapshots)
         steps += settings.thinking.steps
     facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
     return {**facts, "data": shard_facts(inputs["shards"]), "origins": _origins(settings, commit)}

@@ -11,7 +11,9 @@ from rlpretrain.settings import ReinforceSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
 from rlpretrain.training.rewards import VerifiedAnswer
+from rlpretrain.training.snapshots import Snapshots
 from rlpretrain.training.thinking import ThinkingTrainer
+from rlpretrain.training.world import join
 
 KIND = "checkpoint"
 SETTINGS = ReinforceSettings
@@ -19,15 +21,16 @@ INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
 VOLATILE = (TIMINGS_FILE,)
 
 
-def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:
     """Reinforce the checkpoint on the shards' problems; write a checkpoint; return its facts."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["shards"])
+    join().place(model)
     thinking = settings.thinking
     form = ThoughtFormat.response(thinking.thought, tokenizer)
     check_lengths(model, form, thinking)
     engine = thinking_engine(model, form, thinking)
     reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
     trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, thinking, settings.seed)
-    tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr")
+    tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr", snapshots)
     facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)
     return {**facts, "data": shard_facts(inputs["shards"])}

@@ -1,5 +1,6 @@
 """Who samples: the one small interface that trainers and evaluation know."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict, Unpack
 
@@ -27,6 +28,7 @@ class Sampling(TypedDict):
     seed: int
     batch: int
     stem: NotRequired[int]
+    seeds: NotRequired[Sequence[int] | None]
 
 
 class RolloutEngine(Protocol):
@@ -48,12 +50,14 @@ class RolloutEngine(Protocol):
         seed: int,
         batch: int,
         stem: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[list[int]]]:
         """Continuations by prompt and member of the group; a reached stop id is the continuation's last token.
 
         ``temperature`` 0 is greedy. ``forbidden_ids`` are never sampled: the policy is the model renormalised over the
         rest. ``batch`` bounds the sequences decoded together. The last ``stem`` tokens of a prompt
         are its own: without them it may be a prefix of other prompts (places in one document), which share its computation. The same seed gives the same tokens on the CPU.
+        ``seeds``, one a prompt, make a prompt's draws independent of the others and of how they are decoded together.
         """
         ...
 

@@ -3,6 +3,7 @@
 Shapes: P prompts of a chunk, N = P x group rows, V vocabulary.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Unpack
 
@@ -46,10 +47,11 @@ class TorchEngine:
         seed: int,
         batch: int,
         stem: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[list[int]]]:
         """See `RolloutEngine.generate`."""
         device = self.model.device
-        random = torch.Generator(device=device).manual_seed(seed)
+        shared = torch.Generator(device=device).manual_seed(seed)
         forbidden = torch.tensor(sorted(forbidden_ids), dtype=torch.long, device=device)
         stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
         results: list[list[list[int]]] = [[] for _ in prompts]
@@ -62,6 +64,9 @@ class TorchEngine:
                 decoder: Decoder = SharedPrefixDecoder(self.model, chosen, stem, max_new_tokens)
             else:
                 decoder = PlainDecoder(self.model, chosen)
+            random: Tensor | torch.Generator = shared
+            if seeds is not None:
+                random = _own_draws([seeds[index] for index in members], group, max_new_tokens).to(device)
             with packed(self.model):
                 rows = _decode(decoder, group, max_new_tokens, temperature, stops, forbidden, random)
             for place, index in enumerate(members):
@@ -88,7 +93,7 @@ def _decode(
     temperature: float,
     stops: Tensor,
     forbidden: Tensor,
-    random: torch.Generator,
+    random: torch.Generator | Tensor,
 ) -> list[list[int]]:
     """The tokens of every row, up to and with its first stop id."""
     logits_NV = decoder.start(group)
@@ -98,7 +103,8 @@ def _decode(
     lengths = torch.full((total,), max_new_tokens, dtype=torch.long, device=device)
     done = torch.zeros(total, dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
-        token_N = _draw(restrict_vocabulary(logits_NV.float(), forbidden), temperature, random)
+        drawn = random[rows, step] if isinstance(random, Tensor) else random
+        token_N = _draw(restrict_vocabulary(logits_NV.float(), forbidden), temperature, drawn)
         sampled[rows, step] = token_N
         ends = torch.isin(token_N, stops) & ~done
         lengths[rows[ends]] = step + 1
@@ -114,13 +120,25 @@ def _decode(
     return [row[:length] for row, length in zip(sampled.tolist(), lengths.tolist(), strict=True)]
 
 
-def _draw(logits_NV: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    """One token a row: the first whose cumulative probability exceeds a uniform draw; with temperature 0 the likeliest."""
+def _own_draws(seeds: Sequence[int], group: int, steps: int) -> Tensor:
+    """Uniform draws (N, steps), those of a prompt out of its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.cat([torch.rand(group, steps, generator=generator) for generator in generators])
+
+
+def _draw(logits_NV: Tensor, temperature: float, random: torch.Generator | Tensor) -> Tensor:
+    """One token a row: the first whose cumulative probability exceeds a uniform draw; with temperature 0 the likeliest.
+
+    ``random`` makes the draws or holds them, (N,).
+    """
     if temperature == 0:
         return logits_NV.argmax(dim=-1)
     mass_NV = (logits_NV / temperature).softmax(dim=-1).cumsum(dim=-1)
     total_N1 = mass_NV[:, -1:]
-    draw_N1 = torch.rand(total_N1.shape, generator=random, device=random.device) * total_N1
+    if isinstance(random, Tensor):
+        draw_N1 = random.unsqueeze(-1) * total_N1
+    else:
+        draw_N1 = torch.rand(total_N1.shape, generator=random, device=random.device) * total_N1
     # Rounding must not reach the total, behind which no token lies.
     draw_N1 = torch.minimum(draw_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
     return torch.searchsorted(mass_NV, draw_N1, right=True).squeeze(-1)

@@ -136,11 +136,12 @@ def _parameters(sampling: Sampling, place: int) -> Any:
     """vLLM's parameters for the prompt at ``place``; every continuation draws from a seed of its own."""
     from vllm import SamplingParams
 
-    group = sampling["group"]
+    group, seeds = sampling["group"], sampling.get("seeds")
+    seed = sampling["seed"] % _SEEDS + place * group if seeds is None else seeds[place] % _SEEDS
     return SamplingParams(
         n=group if sampling["temperature"] > 0 else 1,
         temperature=sampling["temperature"],
-        seed=sampling["seed"] % _SEEDS + place * group,
+        seed=seed,
         max_tokens=sampling["max_new_tokens"],
         stop_token_ids=sorted(sampling["stop_ids"]),
         ignore_eos=True,  # unless it is among the stop ids

@@ -11,6 +11,7 @@ from rlpretrain.models import load_model, load_tokenizer, save_model, tokenizer_
 from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE
+from rlpretrain.training.sharding import sharded
 
 MODEL_FOLDER = "model"
 __all__ = ["METRICS_FILE", "MODEL_FOLDER", "TIMINGS_FILE", "check_lengths", "open_checkpoint", "save_checkpoint"]
@@ -31,7 +32,10 @@ def open_checkpoint(checkpoint: Path, shards: Path) -> tuple[PreTrainedModel, Pr
 def save_checkpoint(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, objective: str, steps: int, tokens: int
 ) -> dict[str, Any]:
-    """Write the model folder; returns the facts for the checkpoint's manifest."""
+    """Write the model folder; returns the facts for the checkpoint's manifest. Of several processes all must call it."""
+    shards = sharded(model)
+    if shards is not None:
+        model = shards.for_saving()
     save_model(model, tokenizer, output / MODEL_FOLDER)
     return {
         "objective": objective,

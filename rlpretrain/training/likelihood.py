@@ -20,9 +20,13 @@ from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.scoring import sequence_states
 from rlpretrain.settings import FormatWarmupSettings, LikelihoodSettings, OptimizerSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
-from rlpretrain.training.loop import Optimization, Record, checkpoint_activations, derived_seed, numpy_random
-from rlpretrain.training.precision import MixedPrecision, compute_dtype
+from rlpretrain.training.loop import Optimization, checkpoint_activations, derived_seed, numpy_random
+from rlpretrain.training.precision import MixedPrecision, prepare
 from rlpretrain.training.rewards import random_positions
+from rlpretrain.training.sharding import Sharded
+from rlpretrain.training.snapshots import Snapshots
+from rlpretrain.training.steps import Steps
+from rlpretrain.training.world import ALONE, World, join
 
 
 @dataclass(frozen=True)
@@ -59,61 +63,88 @@ def total_nll(model: PreTrainedModel, segments: Sequence[Segment]) -> Tensor:
     return -logprob_R.sum()
 
 
-def accumulate(model: PreTrainedModel, segments: Sequence[Segment], micro_batch: int) -> tuple[float, int]:
-    """Add the gradient of the mean over all segments to the model, ``micro_batch`` a pass; returns loss and tokens."""
-    total = sum(int(segment.learned.sum()) for segment in segments)
+def accumulate(
+    precision: MixedPrecision | Sharded, segments: Sequence[Segment], micro_batch: int, world: World = ALONE
+) -> tuple[float, int]:
+    """Add the gradient of the mean over all segments, those of other processes too, to the model, ``micro_batch`` a pass.
+
+    Returns the loss and the number of tokens of all processes.
+    """
+    total = int(world.sums({"": sum(int(segment.learned.sum()) for segment in segments)})[""])
     loss = 0.0
-    for start in range(0, len(segments), micro_batch):
-        part = total_nll(model, segments[start : start + micro_batch]) / total
-        part.backward()
-        loss += float(part.detach())
-    return loss, total
+    starts = list(range(0, len(segments), micro_batch))
+    for turn in range(world.most(len(starts))):
+        spare = turn >= len(starts)  # others have more to do, and a forward pass is everyone's
+        start = starts[0 if spare else turn]
+        part = precision.run(total_nll, segments[start : start + micro_batch]) / max(1, total)
+        (part * 0.0 if spare else part).backward()
+        loss += 0.0 if spare else float(part.detach())
+    return world.sums({"": loss})[""], total
 
 
 def _train(
     model: PreTrainedModel,
-    next_batch: Callable[[PreTrainedModel, int], list[Segment]],
+    examples: Iterator[Example],
+    segments_of: Callable[[MixedPrecision | Sharded, list[Example], int], list[Segment]],
     settings: LikelihoodSettings,
     output: Path,
     label: str,
+    snapshots: Snapshots | None,
+    phase: int,
 ) -> int:
-    """Train ``model``, the fp32 masters, on what ``next_batch`` gives for the computing model and a step from 1."""
-    tokens = 0
-    precision = MixedPrecision(model, compute_dtype(settings.compute_dtype, model.device))
+    """Train ``model``, the fp32 masters, on this process's share of what ``segments_of`` makes of a batch at a step from 1."""
+    world = join()
+    world.check_batch(settings.batch_documents, "batch_documents")
+    over = world.told(snapshots.over(phase) if snapshots is not None else None)
+    if over is not None:
+        return over
+    precision = prepare(model, settings.compute_dtype, world)
     precision.compute.train()
     if settings.activation_checkpointing:
         checkpoint_activations(precision.compute)
     optimization = Optimization(model, settings.optimizer, settings.steps)
-    with Record(output, settings.steps, label) as record:
-        for step in range(1, settings.steps + 1):
-            with record.span("data"):
-                segments = next_batch(precision.compute, step)
-            if not any(segment.learned.any() for segment in segments):
+    with Steps(model, optimization, examples, output, label, snapshots=snapshots, phase=phase, world=world) as steps:
+        precision.refresh()
+        for step in steps:
+            with steps.span("data"):
+                batch = list(islice(examples, settings.batch_documents))
+                segments = segments_of(precision, batch, step)
+            if not world.most(any(segment.learned.any() for segment in segments)):
                 raise UserError(
                     f"{label}: no document of step {step} has a token to learn: they are all prompt, or sequence_length "
                     f"{settings.sequence_length} cut the rest off; shard texts or completions, or raise sequence_length"
                 )
-            with record.span("update"):
-                loss, count = accumulate(precision.compute, segments, settings.micro_batch)
-                metrics = optimization.step()
+            with steps.span("update"):
+                loss, count = accumulate(precision, segments, settings.micro_batch, world)
+                metrics = steps.update({"loss": loss}, [example.id for example in batch])
                 precision.refresh()
-            tokens += count
-            read = sum(len(segment.tokens) for segment in segments)
-            record.step(step, {"loss/nll": loss, "data/tokens": tokens, "data/read": read, **metrics})
+            steps.tokens += count
+            read = int(world.sums({"": sum(len(segment.tokens) for segment in segments)})[""])
+            values = {"data/tokens": steps.tokens, "data/read": read}
+            steps.end(values if metrics is None else {"loss/nll": loss, **values, **metrics}, skipped=metrics is None)
     model.eval()
-    return tokens
+    return steps.tokens
 
 
 def train_likelihood(
-    model: PreTrainedModel, examples: Iterator[Example], settings: LikelihoodSettings, output: Path, label: str
+    model: PreTrainedModel,
+    examples: Iterator[Example],
+    settings: LikelihoodSettings,
+    output: Path,
+    label: str,
+    snapshots: Snapshots | None = None,
 ) -> int:
-    """Take ``settings.steps`` steps on ``examples``; returns the number of tokens trained on. Updates ``model``."""
+    """Take ``settings.steps`` steps on ``examples``; returns the number of tokens trained on. Updates ``model``.
 
-    def next_batch(_: PreTrainedModel, step: int) -> list[Segment]:
-        batch = islice(examples, settings.batch_documents)
-        return [Segment.of(example).cut(settings.sequence_length) for example in batch]
+    ``snapshots``, for which ``examples`` must be a `ShardLoader`: where it saves itself, and goes on from.
+    """
 
-    return _train(model, next_batch, settings, output, label)
+    world = join()
+
+    def segments_of(_: MixedPrecision | Sharded, batch: list[Example], step: int) -> list[Segment]:
+        return [Segment.of(example).cut(settings.sequence_length) for example in world.share(batch)]
+
+    return _train(model, examples, segments_of, settings, output, label, snapshots, phase=0)
 
 
 def warm_up_format(
@@ -125,20 +156,21 @@ def warm_up_format(
     thinking: ThinkingSettings,
     seed: int,
     output: Path,
+    snapshots: Snapshots | None = None,
 ) -> int:
     """Teach a model that has never met the delimiters to read on after a thought; returns the tokens trained on.
 
     Each document gets one thought, sampled from the model itself, at a random place. The loss is taken on the document's
-    own tokens alone, so that the warm-up teaches the template and not what to think.
+    own tokens alone, so that the warm-up teaches the template and not what to think. It is a stage's second phase.
     """
     form = ThoughtFormat.build(thinking.thought, tokenizer)
 
-    def next_batch(compute: PreTrainedModel, step: int) -> list[Segment]:
-        engine.use(compute)
-        batch = list(islice(examples, settings.batch_documents))
-        return _with_thoughts(
-            batch, engine, form, thinking, tokenizer.eos_token_id, derived_seed(seed, "warm-up", step)
-        )
+    world = join()
+
+    def segments_of(precision: MixedPrecision | Sharded, batch: list[Example], step: int) -> list[Segment]:
+        engine.use(precision.sampler)
+        drawn = derived_seed(seed, "warm-up", step)
+        return _with_thoughts(batch, engine, form, thinking, tokenizer.eos_token_id, drawn, world)
 
     likelihood = LikelihoodSettings(
         steps=settings.steps,
@@ -149,8 +181,7 @@ def warm_up_format(
         activation_checkpointing=thinking.activation_checkpointing,
         optimizer=OptimizerSettings(learning_rate=settings.learning_rate),
     )
-    tokens = _train(model, next_batch, likelihood, output, "format warm-up")
-    engine.use(model)
+    tokens = _train(model, examples, segments_of, likelihood, output, "format warm-up", snapshots, phase=1)
     return tokens
 
 
@@ -161,9 +192,12 @@ def _with_thoughts(
     thinking: ThinkingSettings,
     eos: int | None,
     seed: int,
+    world: World,
 ) -> list[Segment]:
     random = numpy_random(seed)
-    positions = [random_positions(example, 1, thinking.max_context, eos, random)[0] for example in batch]
+    everyones = [random_positions(example, 1, thinking.max_context, eos, random)[0] for example in batch]
+    positions = world.share(everyones)
+    numbers = world.share(range(len(everyones)))
     thoughts = engine.generate(
         [form.prompt(position.context) for position in positions],
         group=1,
@@ -173,6 +207,7 @@ def _with_thoughts(
         forbidden_ids=set(form.forbidden_ids),
         seed=seed,
         batch=len(positions),
+        seeds=None if world.alone else [derived_seed(seed, number) for number in numbers],
     )
     segments = []
     for position, [thought] in zip(positions, thoughts, strict=True):

@@ -1,23 +1,25 @@
-"""What both trainers share: the optimizer with its schedule, the records of a run, seeds."""
+"""What both trainers share: the optimizer with its schedule, the records of a run, seeds; `steps` puts them together."""
 
 import hashlib
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rlpretrain.errors import UserError
 from rlpretrain.settings import OptimizerSettings
+from rlpretrain.training.sharding import put_into, whole_tensor
+from rlpretrain.training.world import World
 
 METRICS_FILE = "metrics.jsonl"  # values that the same code, settings and inputs give again
 TIMINGS_FILE = "timings.jsonl"  # wall-clock values, which no run repeats
@@ -46,14 +48,15 @@ class Optimization:
     """AdamW on fp32 weights with a learning-rate schedule and gradient clipping."""
 
     def __init__(self, model: PreTrainedModel, settings: OptimizerSettings, steps: int) -> None:
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        parameters = list(named.values())
         # Norms and biases are not decayed, as in GPT-style training since GPT-2.
         groups = [
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-        self.parameters = parameters
+        self.parameters = named
         self.settings = settings
         self.steps = steps
         self.done = 0
@@ -69,31 +72,59 @@ class Optimization:
         shape = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}
         return peak + (final - peak) * shape[self.settings.schedule]
 
-    def step(self) -> dict[str, float]:
-        """Apply the accumulated gradient; returns the metrics optim/lr and optim/grad_norm (before clipping)."""
+    def clip(self) -> float:
+        """Clip the accumulated gradient; returns its norm before that."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        return float(whole_tensor(norm))
+
+    def step(self, apply: bool = True) -> float:
+        """Apply the accumulated gradient, or drop it, and count the step; returns its learning rate."""
         rate = self.learning_rate(self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
-        if not math.isfinite(norm):
-            raise UserError(
-                f"the gradient of step {self.done + 1} is not finite; lower optimizer.learning_rate or inspect the data"
-            )
-        self.optimizer.step()
+        if apply:
+            self.optimizer.step()
         # On a CPU gradients keep their place: freed and asked for again, they would leave holes in the heap.
-        self.optimizer.zero_grad(set_to_none=self.parameters[0].device.type != "cpu")
+        self.optimizer.zero_grad(set_to_none=not self._keeps_gradients)
         self.done += 1
-        return {"optim/lr": rate, "optim/grad_norm": norm}
+        return rate
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """What AdamW remembers of every parameter."""
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"{key}.{name}", value
+
+    def restore(self, tensors: Mapping[str, Callable[[], Tensor]], done: int, world: World) -> None:
+        """Remember again what `state` gave after ``done`` steps, as the first process reads it."""
+        self.done = done
+        known = world.told(set(tensors))
+        for name, parameter in self.parameters.items():
+            if f"step.{name}" not in known:  # no gradient has reached it yet
+                continue
+            state = {"step": torch.zeros((), device=parameter.device)}
+            state |= {key: torch.zeros_like(parameter, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
+            for key, value in state.items():
+                put_into(value, tensors.get(f"{key}.{name}"), world)
+            self.optimizer.state[parameter] = state
+            if self._keeps_gradients:
+                parameter.grad = torch.zeros_like(parameter)
+
+    @property
+    def _keeps_gradients(self) -> bool:
+        return next(iter(self.parameters.values())).device.type == "cpu"
 
 
 class Record:
     """Writes metrics and timings as JSON lines, and tells a person how far the work is."""
 
-    def __init__(self, folder: Path, steps: int, label: str) -> None:
+    def __init__(self, folder: Path, steps: int, label: str, done: int = 0) -> None:
+        """``done`` of ``steps`` steps are on record already."""
         folder.mkdir(parents=True, exist_ok=True)
         self.metrics = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self.timings = (folder / TIMINGS_FILE).open("a", encoding="utf-8")
         self.steps = steps
+        self.done = done
         self.label = label
         self.started = self.reported = time.perf_counter()
         self.spans: dict[str, float] = {}
@@ -115,9 +146,9 @@ class Record:
         key = f"time/{name}"
         self.spans[key] = self.spans.get(key, 0.0) + time.perf_counter() - start
 
-    def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the metrics and the timings of a finished step, counted from 1."""
-        self.metrics.write(json.dumps({"step": step, **{k: _rounded(v) for k, v in values.items()}}) + "\n")
+    def step(self, step: int, values: Mapping[str, float], notes: Mapping[str, Any]) -> None:
+        """Write the metrics, what there is to note and the timings of a finished step, counted from 1."""
+        self.metrics.write(json.dumps({"step": step, **{k: _rounded(v) for k, v in values.items()}, **notes}) + "\n")
         self.timings.write(json.dumps({"step": step, **{k: round(v, 4) for k, v in self.spans.items()}}) + "\n")
         self.metrics.flush()
         self.timings.flush()
@@ -125,7 +156,7 @@ class Record:
         now = time.perf_counter()
         if now - self.reported >= REPORT_SECONDS or step == self.steps:
             self.reported = now
-            rate = step / (now - self.started)
+            rate = (step - self.done) / (now - self.started)
             shown = ", ".join(f"{key} {values[key]:.4g}" for key in _SHOWN if key in values)
             left = (self.steps - step) / rate
             print(

@@ -1,5 +1,6 @@
 """bf16 compute with fp32 masters: the optimizer moves fp32 weights, forward and backward run on a bf16 copy of them."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -10,6 +11,8 @@ from transformers import PreTrainedModel
 from rlpretrain.errors import UserError
 from rlpretrain.gradients import add_up_in
 from rlpretrain.settings import ComputeDtype
+from rlpretrain.training.sharding import Sharded, sharded
+from rlpretrain.training.world import World
 
 
 def compute_dtype(setting: ComputeDtype, device: torch.device) -> torch.dtype:
@@ -37,6 +40,17 @@ def cast_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
+def prepare(model: PreTrainedModel, setting: ComputeDtype, world: World) -> "MixedPrecision | Sharded":
+    """What trains ``model``: on several processes it is sharded, once for all phases of a stage."""
+    dtype = compute_dtype(setting, world.device)
+    if world.alone:
+        return MixedPrecision(model, dtype)
+    before = sharded(model)
+    if before is not None and before.dtype != dtype:
+        raise UserError("compute_dtype: on several processes 'likelihood' and 'thinking' must have the same one")
+    return before or Sharded(model, dtype, world)
+
+
 class MixedPrecision:
     """A model of fp32 masters, and the model that computes: the same one for fp32, else a copy that follows it."""
 
@@ -53,6 +67,15 @@ class MixedPrecision:
             add_up_in(copy, master)
             if copy.requires_grad:
                 copy.register_post_accumulate_grad_hook(_hand_over_to(master))
+
+    @property
+    def sampler(self) -> PreTrainedModel:
+        """What samples and scores without gradient: the computing model."""
+        return self.compute
+
+    def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """``work(model, *arguments)`` as one forward pass of the computing model."""
+        return work(self.compute, *arguments)
 
     @torch.no_grad()
     def refresh(self) -> None:

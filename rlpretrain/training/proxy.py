@@ -11,6 +11,7 @@ from rlpretrain.lm_head import token_logprobs
 from rlpretrain.models import load_model, load_tokenizer
 from rlpretrain.scoring import sequence_states
 from rlpretrain.settings import ProxySettings
+from rlpretrain.training.world import join
 
 
 class Proxy:
@@ -18,7 +19,7 @@ class Proxy:
 
     def __init__(self, model: PreTrainedModel, share: float) -> None:
         """``share`` of a document's tokens, those of the highest entropy, are worth thinking about."""
-        self.model = model.requires_grad_(False).eval()
+        self.model = model.requires_grad_(False).eval().to(join().device)
         self.share = share
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
 

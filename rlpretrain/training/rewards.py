@@ -4,8 +4,7 @@ They differ in where a thought starts and in what it is worth; the thinking trai
 Shapes: B contexts, G thoughts each.
 """
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -18,12 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlpretrain.answers import BOXED, AnswerReader, equivalent_answer, last_answer, same_answer
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
-from rlpretrain.objectives import ema_update, information_gain, prefix_match
+from rlpretrain.objectives import information_gain, prefix_match
 from rlpretrain.scoring import Position, ScoredThoughts, score_unthinking
 from rlpretrain.settings import ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
-from rlpretrain.training.precision import MixedPrecision, compute_dtype
 from rlpretrain.training.proxy import Proxy
+from rlpretrain.training.sharding import put_into
+from rlpretrain.training.teacher import SlowCopy, SlowParts, slow_copy
+from rlpretrain.training.world import World
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Reward(Protocol):
 
     def end_step(self, model: PreTrainedModel) -> None:
         """Called after each optimizer step."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights of its own that a snapshot of the training must hold, by name."""
+        ...
+
+    def restore(self, model: PreTrainedModel, weights: Mapping[str, Callable[[], Tensor]], world: World) -> None:
+        """Take back what `weights` gave, as the first process reads it."""
         ...
 
 
@@ -90,22 +99,26 @@ class InformationGain:
         self.form = form
         self.settings = settings
         self.eos = eos
-        self.teacher: PreTrainedModel | None = None  # fp32
-        self.precision: MixedPrecision | None = None  # what the teacher computes with
+        self.slow: SlowCopy | SlowParts | None = None
+
+    @property
+    def teacher(self) -> PreTrainedModel | None:
+        """The teacher in fp32, where one process has the whole of it."""
+        return self.slow.model if isinstance(self.slow, SlowCopy) else None
 
     def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
         return random_positions(example, self.settings.positions, self.settings.max_context, self.eos, random)
 
     def begin_step(self, model: PreTrainedModel) -> None:
-        if self.teacher is None:  # Algorithm 1: phi = theta on the first batch
-            self.teacher = deepcopy(model).requires_grad_(False).eval()
-            self.precision = MixedPrecision(self.teacher, compute_dtype(self.settings.compute_dtype, model.device))
+        if self.slow is None:  # Algorithm 1: phi = theta on the first batch
+            self.slow = slow_copy(model, self.settings.compute_dtype)
+        self.slow.begin_step()
 
     def __call__(self, positions: list[Position], thoughts: Thoughts, scored: ScoredThoughts) -> Rewarded:
-        assert self.precision is not None
+        assert self.slow is not None
         settings = self.settings
         baseline_B = score_unthinking(
-            self.precision.compute, self.form, positions, settings.exclude_delimiters, settings.micro_batch
+            self.slow.compute, self.form, positions, settings.exclude_delimiters, settings.micro_batch
         )
         reasoned_BG = scored.reasoned_N.view(len(positions), -1)
         gain_BG = information_gain(reasoned_BG, baseline_B)
@@ -117,9 +130,17 @@ class InformationGain:
         return Rewarded(gain_BG, metrics)
 
     def end_step(self, model: PreTrainedModel) -> None:
-        assert self.teacher is not None and self.precision is not None
-        ema_update(list(self.teacher.parameters()), list(model.parameters()), self.settings.ema_decay)
-        self.precision.refresh()
+        assert self.slow is not None
+        self.slow.follow(model, self.settings.ema_decay)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {} if self.slow is None else self.slow.weights()
+
+    def restore(self, model: PreTrainedModel, weights: Mapping[str, Callable[[], Tensor]], world: World) -> None:
+        self.slow = slow_copy(model, self.settings.compute_dtype)
+        for name, weight in self.slow.weights().items():
+            put_into(weight, weights.get(name), world)
+        self.slow.follow(model, 1.0)
 
 
 class PrefixMatch:
@@ -162,6 +183,12 @@ class PrefixMatch:
         return Rewarded(reward_BG, {"reward/match": float(reward_BG.sum())})
 
     def end_step(self, model: PreTrainedModel) -> None:
+        pass
+
+    def weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, model: PreTrainedModel, weights: Mapping[str, Callable[[], Tensor]], world: World) -> None:
         pass
 
 
@@ -208,4 +235,10 @@ class VerifiedAnswer:
         return found is not None and self.same(found, answer)
 
     def end_step(self, model: PreTrainedModel) -> None:
+        pass
+
+    def weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, model: PreTrainedModel, weights: Mapping[str, Callable[[], Tensor]], world: World) -> None:
         pass

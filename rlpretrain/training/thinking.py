@@ -9,11 +9,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import TextIO
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,11 +24,13 @@ from rlpretrain.rollout.interface import RolloutEngine, Rollouts
 from rlpretrain.scoring import Position, score_thoughts
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
-from rlpretrain.training.loop import Optimization, Record, checkpoint_activations, derived_seed, numpy_random
-from rlpretrain.training.precision import MixedPrecision, compute_dtype
+from rlpretrain.training.loop import Optimization, checkpoint_activations, derived_seed, numpy_random
+from rlpretrain.training.precision import prepare
 from rlpretrain.training.rewards import Reward
+from rlpretrain.training.snapshots import Snapshots
+from rlpretrain.training.steps import THOUGHTS_FILE, Steps
+from rlpretrain.training.world import World, join
 
-THOUGHTS_FILE = "thoughts.jsonl"
 _BY_TOKEN = ("thought/entropy", "sampler/weight", "sampler/capped", "sampler/difference")  # the others: by thought
 SAMPLED_STEPS = 20  # most steps of a run whose first group of thoughts is kept for reading
 
@@ -44,49 +46,87 @@ class ThinkingTrainer:
     reward: Reward
     settings: ThinkingSettings
     seed: int
+    world: World = field(default_factory=join)
 
     def __post_init__(self) -> None:
         """Prepare the model that computes; the engine samples from it."""
         # No dropout anywhere: the policy that is scored is the policy that was sampled.
         self.model.eval()
-        self.precision = MixedPrecision(self.model, compute_dtype(self.settings.compute_dtype, self.model.device))
+        self.world.check_batch(self.settings.batch_contexts, "thinking.batch_contexts")
+        self.precision = prepare(self.model, self.settings.compute_dtype, self.world)
         if self.settings.activation_checkpointing:
             checkpoint_activations(self.precision.compute)
-        self.engine.use(self.precision.compute)
+        self.engine.use(self.precision.sampler)
+        # With more than one process a context's draws are its own, the same on whichever process it is sampled.
+        self.draws_by_context = not self.world.alone
 
-    def train(self, examples: Iterator[Example], output: Path, label: str) -> int:
-        """Take ``settings.steps`` steps; writes metrics, timings and sample thoughts; returns the tokens processed."""
+    def train(self, examples: Iterator[Example], output: Path, label: str, snapshots: Snapshots | None = None) -> int:
+        """Take ``settings.steps`` steps; writes metrics, timings and sample thoughts; returns the tokens processed.
+
+        ``snapshots``, for which ``examples`` must be a `ShardLoader`: where it saves itself, and goes on from.
+        """
         settings = self.settings
         optimization = Optimization(self.model, settings.optimizer, settings.steps)
-        reference = deepcopy(self.precision.compute).requires_grad_(False) if settings.kl_weight > 0 else None
+        reference = deepcopy(self.precision.sampler).requires_grad_(False) if settings.kl_weight > 0 else None
         random = numpy_random(self.seed, "positions")
         keep_every = max(1, -(-settings.steps // SAMPLED_STEPS))
-        tokens = 0
-        with Record(output, settings.steps, label) as record, (output / THOUGHTS_FILE).open("w") as kept:
-            for step in range(1, settings.steps + 1):
+        with Steps(
+            self.model,
+            optimization,
+            examples,
+            output,
+            label,
+            snapshots=snapshots,
+            random=random,
+            reward=self.reward,
+            world=self.world,
+        ) as steps:
+            self._take_over()
+            for step in steps:
                 batch = list(islice(examples, settings.batch_contexts))
-                positions = [p for example in batch for p in self.reward.positions(example, random)]
-                with record.span("rollout"):
-                    rollouts = self.sample(positions, derived_seed(self.seed, "rollout", step))
+                # Every process draws the places of the whole batch, and thinks at its own share of them.
+                places = [self.reward.positions(example, random) for example in batch]
+                positions = [place for each in self.world.share(places) for place in each]
+                with steps.span("rollout"):
+                    seed = derived_seed(self.seed, "rollout", step)
+                    rollouts = self.sample(positions, seed, self._context_seeds(places, seed))
                 self.reward.begin_step(self.model)
-                with record.span("update"):
+                with steps.span("update"):
                     totals, rewards = self.accumulate(positions, rollouts.tokens, reference, rollouts.logprobs)
-                    metrics = optimization.step()
-                    self.precision.refresh()
-                    self.engine.use(self.precision.compute)
+                    checked = {"loss": totals["loss/surrogate"], "reward": totals["reward/mean"]}
+                    metrics = steps.update(checked, [example.id for example in batch])
+                    self._take_over()
                 self.reward.end_step(self.model)
-                read, sampled = sum(len(p.context) for p in positions), int(totals["thought/length"])
-                tokens += read * settings.group + sampled
-                count = len(positions) * settings.group
+                read = sum(len(place.context) for each in places for place in each)
+                sampled = int(totals["thought/length"])
+                steps.tokens += read * settings.group + sampled
+                data = {"data/tokens": steps.tokens, "data/read": read, "data/sampled": sampled}
+                if metrics is None:
+                    steps.end(data, skipped=True)
+                    continue
+                count = sum(len(each) for each in places) * settings.group
                 metrics |= {name: value / count for name, value in totals.items()}
                 metrics |= {name: totals[name] / totals["thought/length"] for name in totals if name in _BY_TOKEN}
-                record.step(step, {**metrics, "data/tokens": tokens, "data/read": read, "data/sampled": sampled})
                 if (step - 1) % keep_every == 0:
-                    self._keep(kept, step, positions[0], rollouts.tokens[0], rewards)
-        return tokens
+                    self._keep(output, step, positions[0], rollouts.tokens[0], rewards)
+                steps.end({**metrics, **data})
+        return steps.tokens
 
-    def sample(self, positions: list[Position], seed: int) -> Rollouts:
-        """G thoughts at each position, as token ids."""
+    def _take_over(self) -> None:
+        """Compute and sample with the masters' present values."""
+        self.precision.refresh()
+        self.engine.use(self.precision.sampler)
+
+    def _context_seeds(self, places: list[list[Position]], seed: int) -> list[int] | None:
+        """A seed for each place of this process's share, by its number in the batch; None where all share one stream."""
+        if not self.draws_by_context:
+            return None
+        first = np.cumsum([0, *(len(each) for each in places)]).tolist()
+        numbers = [range(start, end) for start, end in pairwise(first)]
+        return [derived_seed(seed, number) for each in self.world.share(numbers) for number in each]
+
+    def sample(self, positions: list[Position], seed: int, seeds: list[int] | None = None) -> Rollouts:
+        """G thoughts at each position, as token ids; ``seeds``: one for each position instead of all in one stream."""
         return self.engine.rollout(
             [self.form.prompt(position.context) for position in positions],
             group=self.settings.group,
@@ -95,6 +135,7 @@ class ThinkingTrainer:
             stop_ids={self.form.close_id},
             forbidden_ids=set(self.form.forbidden_ids),
             seed=seed,
+            seeds=seeds,
             batch=max(self.settings.rollout_batch, self.settings.group),
             stem=len(self.form.open_ids),
         )
@@ -106,24 +147,33 @@ class ThinkingTrainer:
         reference: PreTrainedModel | None = None,
         sampler_logprobs: list[list[list[float]]] | None = None,
     ) -> tuple[dict[str, float], list[float]]:
-        """Add the batch's gradient to the model, whole groups a pass; returns sums of metrics over the N thoughts
-        and the first group's rewards. ``sampler_logprobs`` come from a sampler whose arithmetic is not the model's."""
+        """Add the gradient of this process's positions to the model, whole groups a pass, as their part of the whole batch.
+
+        Returns sums of metrics over the thoughts of all processes, and the first group's rewards. ``sampler_logprobs``
+        come from a sampler whose arithmetic is not the model's.
+        """
         settings = self.settings
-        total = len(positions) * settings.group
+        total = self.world.sums({"": len(positions)})[""] * settings.group
         groups = max(1, settings.micro_batch // settings.group)
         sums: defaultdict[str, float] = defaultdict(float)
         first: list[float] = []
-        for start in range(0, len(positions), groups):
+        starts = list(range(0, len(positions), groups))
+        for turn in range(self.world.most(len(starts))):
+            spare = turn >= len(starts)  # others have more to do, and a forward pass is everyone's
+            start = starts[0 if spare else turn]
             part = positions[start : start + groups]
             flat = Thoughts.from_lists([t for g in thoughts[start : start + groups] for t in g], self.form.close_id)
-            scored = score_thoughts(
-                self.precision.compute,
+            scored = self.precision.run(
+                score_thoughts,
                 self.form,
                 part,
                 flat,
                 settings.exclude_delimiters,
                 self.reward.prediction_tokens,
             )
+            if spare:
+                (scored.logprob_NT.sum() * 0.0).backward()
+                continue
             rewarded = self.reward(part, flat, scored)
             advantage_N = group_relative_advantage(rewarded.reward_BG).flatten()
             mask_NT = flat.mask_NT.to(scored.logprob_NT.device)
@@ -162,16 +212,17 @@ class ThinkingTrainer:
             constant_B = rewarded.reward_BG.max(dim=1).values == rewarded.reward_BG.min(dim=1).values
             sums["thought/zero_variance"] += int(constant_B.sum()) * settings.group
             first = first or rewarded.reward_BG[0].tolist()
-        return sums, first
+        return self.world.sums(sums), first
 
-    def _keep(self, file: TextIO, step: int, position: Position, group: list[list[int]], rewards: list[float]) -> None:
+    def _keep(self, output: Path, step: int, position: Position, group: list[list[int]], rewards: list[float]) -> None:
         following = self.tokenizer.decode(position.next_tokens[:1].tolist())
-        for thought, reward in zip(group, rewards, strict=True):
-            line = {
-                "step": step,
-                "context": self.tokenizer.decode(position.context.tolist()),
-                "thought": self.tokenizer.decode(thought),
-                "next_token": following,
-                "reward": round(reward, 5),
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with (output / THOUGHTS_FILE).open("a", encoding="utf-8") as file:
+            for thought, reward in zip(group, rewards, strict=True):
+                line = {
+                    "step": step,
+                    "context": self.tokenizer.decode(position.context.tolist()),
+                    "thought": self.tokenizer.decode(thought),
+                    "next_token": following,
+                    "reward": round(reward, 5),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -28,7 +28,8 @@ def likelihood_steps(shape: Shape, dtype: str, count: int) -> list[dict[str, flo
     steps = []
     for _ in range(count):
         with clock.span("update"):
-            accumulate(precision.compute, segments, max(1, len(segments) // shape.documents))
+            accumulate(precision, segments, max(1, len(segments) // shape.documents))
+            optimization.clip()
             optimization.step()
             precision.refresh()
         steps.append(clock.take())

@@ -83,6 +83,7 @@ def _steps(shape: Shape, dtype: str, count: int, fast: bool) -> Steps:
         with clock.span("update"):
             trainer.reward.begin_step(trainer.model)
             trainer.accumulate(positions, thoughts)
+            optimization.clip()
             optimization.step()
             trainer.precision.refresh()
             trainer.reward.end_step(trainer.model)

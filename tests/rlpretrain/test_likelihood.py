@@ -24,6 +24,7 @@ from rlpretrain.settings import (
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.training.likelihood import Segment, accumulate, total_nll, train_likelihood, warm_up_format
 from rlpretrain.training.loop import Optimization
+from rlpretrain.training.precision import MixedPrecision
 
 TOKENIZER = load_tokenizer("builtin:characters")
 SMALL = ArchitectureSettings(layers=2, width=32, heads=4, key_value_heads=2, feed_forward=64)
@@ -45,7 +46,9 @@ def test_documents_side_by_side_do_not_attend_across_each_other(micro_batch: int
         example(random.integers(4, 99, size).tolist(), prompt) for size, prompt in ((9, 0), (5, 3), (7, 2), (2, 0))
     ]
     packed_model, plain_model = model(), model()
-    loss, count = accumulate(packed_model, [Segment.of(e) for e in examples], micro_batch)
+    loss, count = accumulate(
+        MixedPrecision(packed_model, torch.float32), [Segment.of(e) for e in examples], micro_batch
+    )
     terms = []
     for e in examples:
         tokens = torch.tensor(e.tokens.tolist())
@@ -100,7 +103,7 @@ def test_warm_up_learns_the_text_around_a_thought_and_not_the_thought(
     batches: list[list[Segment]] = []
     monkeypatch.setattr(
         "rlpretrain.training.likelihood.accumulate",
-        lambda compute, segments, size: accumulate(compute, batches.append(segments) or segments, size),
+        lambda compute, segments, *rest: accumulate(compute, batches.append(segments) or segments, *rest),
     )
     warmed = model()
     documents = cycle([example([*range(20, 32), 1]), example([*range(40, 46), 1])])

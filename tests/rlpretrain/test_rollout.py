@@ -1,6 +1,7 @@
 """The torch engine against decoding one sequence at a time: same tokens when greedy, same distribution when sampled."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def model() -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-def generate(model: PreTrainedModel, prompts: list[list[int]], **options: float) -> list[list[list[int]]]:
+def generate(model: PreTrainedModel, prompts: list[list[int]], **options: Any) -> list[list[list[int]]]:
     given = {"group": 1, "max_new_tokens": 12, "temperature": 0, "seed": 0, "batch": 64, **options}
     return TorchEngine(model).generate(prompts, stop_ids={STOP}, forbidden_ids={FORBIDDEN}, **given)
 
@@ -105,3 +106,14 @@ def test_the_model_itself_samples_unless_vllm_is_chosen(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"engine: vllm is not installed; install .* or set engine to torch"):
         build_engine("vllm", VllmSettings(), model)
+
+
+def test_seeds_of_their_own_make_a_prompts_draws_independent_of_the_others(model: PreTrainedModel) -> None:
+    seeds = [11, 22, 33, 44, 55]
+    together = generate(model, PROMPTS, group=6, temperature=1.0, seeds=seeds)
+    apart = [
+        generate(model, [p], group=6, temperature=1.0, seeds=[s], seed=9, batch=6)[0]
+        for p, s in zip(PROMPTS, seeds, strict=True)
+    ]
+    assert together == apart
+    assert together != generate(model, PROMPTS, group=6, temperature=1.0, seeds=[s + 1 for s in seeds])
