@@ -100,8 +100,16 @@ def run(
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
     debug: Debug = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="go on with the killed run of that name; takes its options from it"),
+    ] = None,
 ) -> None:
     """Run the reproduction on this machine to its report."""
+    from pipelines.runs import Given, recall, remember
+
+    if resume is not None:
+        name, profile, seed, seeds, arms, change, dry_run, artifacts = recall(runs, resume)
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
@@ -120,12 +128,15 @@ def run(
         os.environ[local.DEBUG] = "1"
     name = name or local.default_name(profile, seed)
     parts = {name: seed} if seeds == 1 else {f"{name}-seed{seed + index}": seed + index for index in range(seeds)}
-    local.check_free([name, *(part for part in parts if part != name)], runs)
+    if resume is None:
+        local.check_free([name, *(part for part in parts if part != name)], runs)
     report = runs / name / "report"
     with local.storage(runs, endpoint):
         settings = _from_mirror(settings, mirror)
         check_hub(settings)
         check_delimiters(settings)
+        local.create_bucket(artifacts)
+        remember(runs, Given(name, profile, seed, seeds, arms, change, dry_run, artifacts))
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)

@@ -94,7 +94,9 @@ def run_local(
 
     ``runner`` is kfp's; by default a process a task.
 
-    The tasks' own folders go when the run is complete, for their artifacts are in storage; a failed run keeps them.
+    Run again under the name of a run that was killed, it goes on: finished tasks are fetched from storage, and the training
+    that was under way starts from its newest snapshot there. The tasks' own folders go when the run is complete, for their
+    artifacts are in storage; a failed run keeps them.
     Raises UserError with the failed stage's own line when a stage was given something wrong, else TaskFailed.
     """
     create_bucket(artifacts_uri)
@@ -102,6 +104,7 @@ def run_local(
     uri = f"{artifacts_uri}/{name}"
     folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
+    shutil.rmtree(tasks, ignore_errors=True)  # of a killed attempt: what counts of it is in storage
     runner = runner or local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(tasks), raise_on_error=True)
     progress = Progress(task_names(pipeline), tasks_in_all)

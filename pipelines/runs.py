@@ -1,0 +1,40 @@
+"""What a laptop run was asked for, kept in RUNS/NAME/run.json, so that one that was killed can go on."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rlpretrain.artifacts import write_bytes_atomically
+from rlpretrain.errors import UserError
+
+FILE = "run.json"
+
+
+class Given(NamedTuple):
+    """The options of `python -m pipelines run` that decide what a run is."""
+
+    name: str
+    profile: str
+    seed: int
+    seeds: int
+    arms: str | None
+    change: list[str] | None
+    dry_run: bool
+    artifacts: str
+
+
+def remember(runs: Path, given: Given) -> None:
+    """Write the options down; UserError when the folder cannot be written."""
+    from pipelines.local import make_folder
+
+    text = json.dumps(given._asdict(), indent=2) + "\n"
+    write_bytes_atomically(make_folder(runs / given.name, "--runs") / FILE, text.encode())
+
+
+def recall(runs: Path, name: str) -> Given:
+    """The options of the run called ``name``; UserError when there is none."""
+    file = runs / name / FILE
+    if not file.is_file():
+        known = ", ".join(sorted(path.parent.name for path in runs.glob(f"*/{FILE}"))) or "none"
+        raise UserError(f"--resume {name}: {runs} holds no run of that name; known: {known}")
+    return Given(**json.loads(file.read_text(encoding="utf-8")))
