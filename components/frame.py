@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.processes import launch, processes, under_torchrun
 from rlpretrain.artifacts import (
     MANIFEST,
     SNAPSHOTS,
@@ -40,7 +39,6 @@ from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
 DEBUG = "RLP_DEBUG"
-TRAINJOB = "RLP_TRAINJOB"  # see trainjob.py, which needs Kubernetes' client
 STAGES = ("shard_data", "pretrain", "finetune", "reinforce", "evaluate", "compare", "ablate")
 
 
@@ -60,7 +58,7 @@ class InputSpec:
 class Stage:
     """What a stage's module `stage` declares: KIND, SETTINGS, INPUTS, VOLATILE and run.
 
-    The run of a stage that trains, one whose settings have ``snapshots``, is given where it saves itself besides.
+    A stage that trains declares `training.TRAINING` besides, and its run is given where it saves itself.
     """
 
     name: str
@@ -69,17 +67,22 @@ class Stage:
     inputs: dict[str, InputSpec]
     volatile: tuple[str, ...]
     run: Callable[..., dict[str, Any]]
-
-    @property
-    def trains(self) -> bool:
-        return "snapshots" in self.settings.model_fields
+    training: Any = None
 
 
 def load_stage(name: str) -> Stage:
     """Import a stage by its folder's name."""
     assert name in STAGES, f"unknown stage {name}"
     module = importlib.import_module(f"components.{name}.stage")
-    return Stage(name, module.KIND, module.SETTINGS, module.INPUTS, module.VOLATILE, module.run)
+    return Stage(
+        name,
+        module.KIND,
+        module.SETTINGS,
+        module.INPUTS,
+        module.VOLATILE,
+        module.run,
+        getattr(module, "TRAINING", None),
+    )
 
 
 def run_stage(
@@ -151,21 +154,24 @@ def _run(
                 f"{publish_uri}: another artifact is published there, of other code, settings or inputs; "
                 "choose another place or name of the run"
             )
-    if stage.trains and checkpoint_uri:
+    training = stage.training
+    if training and checkpoint_uri:
         from rlpretrain.storage import connect
 
         connect(checkpoint_uri)
     keep_freed_memory()
-    finished = None if _assists() else _finished_before(stage, origin, output, publish_uri, standing)
-    if stage.trains and _told(finished is not None) and _assists():
+    assists = training is not None and training.assists()
+    finished = None if assists else _finished_before(stage, origin, output, publish_uri, standing)
+    if training and training.told(finished is not None) and assists:
         raise SystemExit(0)
-    if finished is None and stage.trains and not under_torchrun():
-        manifest = _elsewhere(stage, origin, inputs, output, publish_uri, checkpoint_uri)
+    if assists:
+        return _assist(stage, settings, origin, inputs)
+    if finished is None and training:
+        _start(output)
+        manifest = training.elsewhere(stage.name, origin, inputs, output, publish_uri, checkpoint_uri)
         if manifest is not None:
             return manifest
-    if _assists():
-        return _assist(stage, settings, origin, inputs)
-    snapshots = _snapshots(stage, settings, origin, output, checkpoint_uri)
+    snapshots = training.snapshots(settings, origin, output, checkpoint_uri) if training else None
     manifest = finished or _work(stage, settings, origin, inputs, output, snapshots)
     if publish_uri:
         from rlpretrain.storage import upload_folder
@@ -193,55 +199,17 @@ def _work(
         )
 
 
-def _elsewhere(
-    stage: Stage, origin: Origin, inputs: dict[str, Path], output: Path, publish_uri: str, checkpoint_uri: str
-) -> Manifest | None:
-    """Train by other processes: on the nodes that RLP_TRAINJOB asks for, or one for each GPU here; None for this one alone."""
-    if os.environ.get(TRAINJOB):
-        from components.trainjob import run_as_train_job, wanted
-
-        if (job := wanted()) is not None:
-            _start(output)
-            return run_as_train_job(stage.name, origin, inputs, output, publish_uri, checkpoint_uri, job)
-    if processes() > 1:
-        return launch(stage.name, origin.settings, inputs, output, publish_uri, checkpoint_uri)
-    return None
-
-
-def _assists() -> bool:
-    """Whether this process trains along with another, which does everything else."""
-    return int(os.environ.get("RANK", 0)) > 0
-
-
-def _told(value: bool) -> bool:
-    """The first process's value, where torchrun started several."""
-    if not under_torchrun():
-        return value
-    from rlpretrain.training.world import join
-
-    return bool(join().told(value))
-
-
 def _assist(stage: Stage, settings: Settings, origin: Origin, inputs: dict[str, Path]) -> Manifest:
     """The part of a process that trains along with the first one, which alone leaves anything behind."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "output"
-        return _work(stage, settings, origin, inputs, output, _snapshots(stage, settings, origin, output, ""))
+        return _work(stage, settings, origin, inputs, output, stage.training.snapshots(settings, origin, output, ""))
 
 
 def _beside(publish_uri: str) -> str:
     """RUN/checkpoints/TASK for RUN/TASK; nothing where nothing is published."""
     run, separator, task = publish_uri.rstrip("/").rpartition("/")
     return f"{run}/checkpoints/{task}" if separator else ""
-
-
-def _snapshots(stage: Stage, settings: Any, origin: Origin, output: Path, uri: str) -> Any:
-    """Where a stage that trains saves itself; None for the others."""
-    if not stage.trains:
-        return None
-    from rlpretrain.training.snapshots import Snapshots  # torch, which the other stages may do without
-
-    return Snapshots(output / SNAPSHOTS, origin, settings.snapshots, uri)
 
 
 def _finished_before(
@@ -347,9 +315,10 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
             values = settings.model_dump(exclude_unset=True)
             values["seed"] = values.get("seed", 0) + options.seed
             settings = parse_settings(stage.settings, values, f"{options.settings} with --seed {options.seed}")
-        manifest = _run(
-            stage, settings, _fetched(_named_paths(options.input)), options.output, options.publish, options.checkpoints
-        )
+        inputs = _fetched(_named_paths(options.input))
+        if stage.training:
+            stage.training.wait_for_all()
+        manifest = _run(stage, settings, inputs, options.output, options.publish, options.checkpoints)
     except UserError as error:
         return _reported(error)
     print(f"{name}: {options.output} ({manifest.kind}, digest {manifest.digest[:12]})")
@@ -367,7 +336,7 @@ def _read_settings(stage: Stage, given: str) -> Settings:
 
 
 def _fetched(places: dict[str, str]) -> dict[str, Path]:
-    """Inputs by path: those in storage are fetched, once a machine, where several processes run on it."""
+    """Inputs by path: those in storage are fetched, by the first process of a machine."""
     paths = {}
     for name, place in places.items():
         remote = re.match(r"(s3|file)://", place)
@@ -376,10 +345,6 @@ def _fetched(places: dict[str, str]) -> dict[str, Path]:
             from rlpretrain.storage import download_folder
 
             download_folder(place, paths[name])
-    if under_torchrun():
-        from rlpretrain.training.world import join
-
-        join().most(0)  # until the slowest has fetched its own
     return paths
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
+from components.training import TRAINING
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.settings import FinetuneSettings
@@ -16,6 +17,7 @@ KIND = "checkpoint"
 SETTINGS = FinetuneSettings
 INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
 VOLATILE = (TIMINGS_FILE,)
+__all__ = ["INPUTS", "KIND", "SETTINGS", "TRAINING", "VOLATILE", "run"]
 
 
 def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.frame import InputSpec
+from components.training import TRAINING
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.errors import UserError
@@ -27,6 +28,7 @@ KIND = "checkpoint"
 SETTINGS = PretrainSettings
 INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint", required=False)}
 VOLATILE = (TIMINGS_FILE,)
+__all__ = ["INPUTS", "KIND", "SETTINGS", "TRAINING", "VOLATILE", "run"]
 
 
 def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
+from components.training import TRAINING
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.rollout.engines import thinking_engine
@@ -19,6 +20,7 @@ KIND = "checkpoint"
 SETTINGS = ReinforceSettings
 INPUTS = {"shards": InputSpec("shards"), "checkpoint": InputSpec("checkpoint")}
 VOLATILE = (TIMINGS_FILE,)
+__all__ = ["INPUTS", "KIND", "SETTINGS", "TRAINING", "VOLATILE", "run"]
 
 
 def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path, snapshots: Snapshots) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from images.build import NAMES
 from tests.images.imports import ROOT, held, imported, named, stages_of
 
 # Named in an extra though none of our modules imports it, and who does.
-FOR_OTHERS = {"gguf": "transformers, to read GGUF weights", "accelerate": "lm-eval's models of transformers"}
+_TRAIN = "training, whose image the evaluation's starts from"
+FOR_OTHERS = {
+    "gguf": "transformers, to read GGUF weights",
+    "accelerate": "lm-eval's models of transformers",
+    **dict.fromkeys(("kubeflow-trainer-api", "kubernetes", "safetensors", "urllib3"), _TRAIN),
+}
 
 
 def dockerfile(name: str) -> Path:
