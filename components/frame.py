@@ -30,7 +30,6 @@ from rlpretrain.artifacts import (
     Manifest,
     Origin,
     code_differences,
-    code_digest,
     verify,
     write_manifest,
 )
@@ -149,9 +148,9 @@ def _run(
 
         # A missing bucket, wrong credentials and a place that is taken are told now, not after the work.
         standing = published(publish_uri)
-        if standing is not None and not _makes(stage, settings, digests, standing):
+        if standing is not None and (different := origin.differences(standing) + code_differences(standing)):
             raise UserError(
-                f"{publish_uri}: another artifact is published there, of other code, settings or inputs; "
+                f"{publish_uri}: another artifact is published there ({'; '.join(different[:3])}); "
                 "choose another place or name of the run"
             )
     training = stage.training
@@ -219,7 +218,7 @@ def _finished_before(
     if publish_uri and (output / MANIFEST).exists():
         manifest = verify(output)
         return None if origin.differences(manifest) or code_differences(manifest) else manifest
-    if standing is None or code_differences(standing):
+    if standing is None:
         return None
     from rlpretrain.storage import download_folder
 
@@ -241,12 +240,6 @@ def _spec(stage: Stage, name: str) -> InputSpec:
         known = ", ".join(f"{known}.0" if spec.many else known for known, spec in stage.inputs.items())
         raise UserError(f"{stage.name}: unknown input '{name}'; known: {known}")
     return spec
-
-
-def _makes(stage: Stage, settings: Settings, digests: dict[str, str], standing: Manifest) -> bool:
-    """Whether running the stage would make the very artifact that stands there."""
-    ours = stage.kind, settings.model_dump(mode="json"), digests, code_digest()
-    return ours == (standing.kind, standing.settings, standing.inputs, standing.code_version)
 
 
 def _start(output: Path) -> None:

@@ -4,16 +4,15 @@ gc | lineage."""
 import json
 import os
 import sys
-from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines import commands, custody_commands
+from pipelines import commands, custody_commands, probe_command
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
-from pipelines.commands import Arms, Changes, chosen_arms
+from pipelines.commands import Arms, Changes, Endpoint, Runs, chosen_arms
 from pipelines.profile import HardwareSettings, Profile, load_profile, names, parse_changes
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
@@ -22,12 +21,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 for its_command in (
     *(commands.submit, commands.status, commands.schedule),
     *(custody_commands.verify, custody_commands.gc, custody_commands.lineage),
+    probe_command.probe,
 ):
     app.command()(its_command)
-Endpoint = Annotated[
-    str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
-]
-Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Mirror = Annotated[
     str | None,
@@ -109,7 +105,7 @@ def run(
     from pipelines.runs import Given, recall, remember
 
     if resume is not None:
-        name, profile, seed, seeds, arms, change, dry_run, artifacts = recall(runs, resume)
+        name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror = recall(runs, resume)
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
@@ -136,7 +132,7 @@ def run(
         check_hub(settings)
         check_delimiters(settings)
         local.create_bucket(artifacts)
-        remember(runs, Given(name, profile, seed, seeds, arms, change, dry_run, artifacts))
+        remember(runs, Given(name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror))
         uris = []
         for part, its_seed in parts.items():
             print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
@@ -256,63 +252,6 @@ def compare(
     with local.storage(runs, endpoint):
         compare_uris(uris, output, CompareSettings(title=title))
     _summarise(output)
-
-
-@app.command()
-def probe(
-    model: Annotated[str, typer.Option(help="a model's folder, a checkpoint artifact, package:NAME or a hub id")],
-    corpus: Annotated[
-        str,
-        typer.Option(
-            help="a text, jsonl or parquet file or a folder of them, shards, generator:NAME, a source's .yaml"
-        ),
-    ],
-    output: Annotated[Path, typer.Option(help="folder for the page and results.json")] = Path("probe"),
-    places: Annotated[int, typer.Option(help="places in the text")] = 256,
-    thoughts: Annotated[int, typer.Option(help="thoughts a place")] = 4,
-    budget: Annotated[int, typer.Option(help="most tokens a thought")] = 64,
-    temperature: Annotated[float, typer.Option(help="of the sampled thoughts")] = 0.7,
-    context: Annotated[int, typer.Option(help="most tokens of context before a place")] = 512,
-    documents: Annotated[int, typer.Option(help="most documents read")] = 256,
-    field: Annotated[str, typer.Option(help="column that holds the text")] = "text",
-    delimiters: Annotated[tuple[str, str], typer.Option(help="what opens and closes a thought")] = (
-        "<think>",
-        "</think>",
-    ),
-    recap: Annotated[int, typer.Option(help="context tokens repeated after a thought")] = 0,
-    seed: Annotated[int, typer.Option(help="of the places and the thoughts")] = 0,
-    endpoint: Endpoint = None,
-    runs: Runs = Path("runs"),
-) -> None:
-    """Does thinking help this model on this text, by how much, and where? No training; a page and a table."""
-    from rlpretrain.settings import ProbeSettings
-
-    values = {
-        "places": places,
-        "group": thoughts,
-        "max_context": context,
-        "documents": documents,
-        "seed": seed,
-        "thought": {
-            "open": delimiters[0],
-            "close": delimiters[1],
-            "budget": budget,
-            "temperature": temperature,
-            "recap": recap,
-        },
-    }
-    settings = parse_settings(ProbeSettings, values, "probe")
-    from rich.console import Console
-
-    from pipelines import local
-    from pipelines.probe import run_probe, show_probe
-
-    local.make_folder(output, "--output")
-    remote = any(place.startswith("s3://") for place in (model, corpus))
-    with local.storage(runs, endpoint) if remote else nullcontext():
-        results = run_probe(model, corpus, field, settings, output)
-    show_probe(results, Console(width=None if sys.stdout.isatty() else 120))
-    print(f"page: {output / 'index.html'}")
 
 
 def _from_mirror(settings: Profile, mirror: str | None) -> Profile:

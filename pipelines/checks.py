@@ -48,7 +48,7 @@ def check_delimiters(profile: Profile) -> None:
     missing = sorted(wanted.difference(settings.add_tokens))
     if not missing:
         return
-    from rlpretrain.models import load_tokenizer, token_id
+    from rlpretrain.tokenizer import load_tokenizer, token_id
 
     tokenizer = load_tokenizer(settings.name, settings.revision, settings.add_tokens)
     for token in missing:

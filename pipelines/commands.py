@@ -15,6 +15,10 @@ Arms = Annotated[str | None, typer.Option(help="arms with commas between them, o
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
 ]
+Endpoint = Annotated[
+    str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
+]
+Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 ClusterFile = Annotated[Path, typer.Option("--cluster", help="the cluster's file, such as pipelines/clusters/eks.yaml")]
 Watch = Annotated[bool, typer.Option("--watch", help="follow the run to its end; exit code 1 when it fails")]
 Every = Annotated[float, typer.Option(min=0.1, help="seconds between two looks at a watched run")]

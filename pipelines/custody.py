@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from components.report_status.stage import STATUS_FILE
 from rlpretrain.artifacts import MANIFEST, FileEntry, Manifest, canonical_digest, parse_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.storage import connect
@@ -122,7 +123,7 @@ def remove(run: Run, waste: list[Waste]) -> None:
 
 
 def _belongs(key: str, run: Run) -> bool:
-    """Whether an object is part of an artifact, or of a folder that is not to be touched."""
+    """Whether an object is part of an artifact, of a folder that is not to be touched, or the status of a run."""
     for parent in PurePosixPath(key).parents:
         name = "" if str(parent) == "." else str(parent)
         if name in run.damaged:
@@ -130,7 +131,7 @@ def _belongs(key: str, run: Run) -> bool:
         if name in run.artifacts:
             inside = key.removeprefix(f"{name}/") if name else key
             return inside == MANIFEST or inside in run.artifacts[name].all_files()
-    return False
+    return PurePosixPath(key).name == STATUS_FILE
 
 
 def _checkpoint_of(key: str) -> str | None:

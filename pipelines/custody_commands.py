@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands import Endpoint, Runs
+
 Uri = Annotated[str, typer.Argument(help="a run: the s3:// place that holds its artifacts")]
-Endpoint = Annotated[
-    str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
-]
-Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 
 
 def verify(uri: Uri, endpoint: Endpoint = None, runs: Runs = Path("runs")) -> None:

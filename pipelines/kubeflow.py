@@ -91,7 +91,6 @@ class Server:
             warnings.simplefilter("ignore")
             self.client = _Client(
                 host=endpoint,
-                namespace=cluster.namespace or "kubeflow",
                 existing_token=os.environ.get(TOKEN_ENV),
                 kube_context=cluster.context,
                 credentials=credentials,

@@ -124,7 +124,7 @@ def _vocabulary(profile: Profile) -> int:
     """Of the tokenizer, where the architecture leaves it open; only a built-in one is loaded."""
     if profile.base.architecture.vocabulary is not None:
         return profile.base.architecture.vocabulary
-    from rlpretrain.models import load_tokenizer
+    from rlpretrain.tokenizer import load_tokenizer
 
     tokenizer = profile.shard_corpus.tokenizer
     return len(load_tokenizer(tokenizer.name, tokenizer.revision, tokenizer.add_tokens))

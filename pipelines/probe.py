@@ -13,10 +13,11 @@ from rlpretrain.data.corpus import read_corpus
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.probe import probe_model
 from rlpretrain.memory import keep_freed_memory
-from rlpretrain.models import fit_embeddings, load_model, load_tokenizer
+from rlpretrain.models import fit_embeddings, load_model
 from rlpretrain.report.probe import ProbeResults, probe_results, slice_table, write_probe
 from rlpretrain.settings import ProbeSettings
 from rlpretrain.storage import download_folder
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import MODEL_FOLDER
 from rlpretrain.training.precision import cast_parameters, compute_dtype
 

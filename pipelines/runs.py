@@ -21,6 +21,7 @@ class Given(NamedTuple):
     change: list[str] | None
     dry_run: bool
     artifacts: str
+    mirror: str | None = None
 
 
 def remember(runs: Path, given: Given) -> None:
@@ -32,9 +33,12 @@ def remember(runs: Path, given: Given) -> None:
 
 
 def recall(runs: Path, name: str) -> Given:
-    """The options of the run called ``name``; UserError when there is none."""
+    """The options of the run called ``name``; UserError when there is none, or they cannot be read."""
     file = runs / name / FILE
     if not file.is_file():
         known = ", ".join(sorted(path.parent.name for path in runs.glob(f"*/{FILE}"))) or "none"
         raise UserError(f"--resume {name}: {runs} holds no run of that name; known: {known}")
-    return Given(**json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return Given(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"--resume {name}: {file} is damaged; start the run anew under another name") from None

@@ -89,6 +89,8 @@ class Origin:
             for name in fields
             if ours.get(name) != theirs.get(name)
         ]
+        if self.kind != manifest.kind:
+            found.append(f"the artifact is of kind '{manifest.kind}', not '{self.kind}'")
         inputs = sorted({*self.inputs, *manifest.inputs})
         return found + [f"input '{name}'" for name in inputs if self.inputs.get(name) != manifest.inputs.get(name)]
 

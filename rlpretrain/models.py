@@ -10,9 +10,6 @@ from rlpretrain.gradients import use_direct_embeddings
 from rlpretrain.linear import use_fast_linears
 from rlpretrain.settings import ArchitectureSettings
 from rlpretrain.tokenizer import PACKAGE, from_pretrained
-from rlpretrain.tokenizer import load_tokenizer as load_tokenizer  # offered here too, beside the models
-from rlpretrain.tokenizer import token_id as token_id
-from rlpretrain.tokenizer import tokenizer_digest as tokenizer_digest
 
 
 def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:

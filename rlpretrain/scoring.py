@@ -107,20 +107,22 @@ def score_unthinking(
 
 
 @torch.no_grad()
-def unthinking_entropy(
+def score_and_entropy(
     model: PreTrainedModel,
     form: ThoughtFormat,
     positions: Sequence[Position],
     exclude_delimiters: bool,
     micro_batch: int = 64,
-) -> Tensor:
-    """Entropy in nats, shape (B,), of what `score_unthinking` predicts with: how open the next token is."""
+) -> tuple[Tensor, Tensor]:
+    """`score_unthinking`, and the entropy in nats, shape (B,), of the same prediction: how open the next token is."""
     excluded = _delimiters(form, exclude_delimiters, model.device)
-    parts = []
-    for _, logits_BV in _unthinking_logits(model, positions, micro_batch):
+    scores, entropies = [], []
+    for part, logits_BV in _unthinking_logits(model, positions, micro_batch):
+        scores.append(next_token_logprob(logits_BV, _next_token(part, model.device), excluded))
         logprob_BV = restrict_vocabulary(logits_BV, excluded).log_softmax(dim=-1)
-        parts.append(-(logprob_BV.exp() * logprob_BV.clamp(min=-1e9)).sum(dim=-1))  # an excluded token adds 0, not NaN
-    return torch.cat(parts)
+        # An excluded token adds 0, not NaN.
+        entropies.append(-(logprob_BV.exp() * logprob_BV.clamp(min=-1e9)).sum(dim=-1))
+    return torch.cat(scores), torch.cat(entropies)
 
 
 def _unthinking_logits(

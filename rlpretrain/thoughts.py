@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
-from rlpretrain.models import token_id
 from rlpretrain.settings import ThoughtSettings
+from rlpretrain.tokenizer import token_id
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from components.training import TRAINING
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.errors import UserError
-from rlpretrain.models import fit_embeddings, load_model, load_tokenizer, new_model
+from rlpretrain.models import fit_embeddings, load_model, new_model
 from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import PretrainSettings
 from rlpretrain.thoughts import ThoughtFormat
-from rlpretrain.tokenizer import origin_of
+from rlpretrain.tokenizer import load_tokenizer, origin_of
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
 from rlpretrain.training.proxy import build_proxy

@@ -14,8 +14,8 @@ from rlpretrain.data.shards import Example, read_shards, shard_files
 from rlpretrain.data.sources import read_source
 from rlpretrain.data.tokenising import Encoder
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, tokenizer_digest
 from rlpretrain.settings import SourceSettings, load_settings
+from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
 
 GENERATOR = "generator:"
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlpretrain.evaluation.kinds import token_kind
 from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.rollout.torch_engine import TorchEngine
-from rlpretrain.scoring import Position, score_thoughts, score_unthinking, unthinking_entropy
+from rlpretrain.scoring import Position, score_and_entropy, score_thoughts
 from rlpretrain.settings import HeldOutGainSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
 from rlpretrain.training.loop import derived_seed
@@ -82,8 +82,9 @@ def measure(
         stem=len(form.open_ids),
     )
     excluded = settings.exclude_delimiters
-    baseline_B = score_unthinking(model, form, positions, excluded, settings.batch).tolist()
-    entropy_B = unthinking_entropy(model, form, positions, excluded, settings.batch).tolist()
+    baseline_B, entropy_B = (
+        values_B.tolist() for values_B in score_and_entropy(model, form, positions, excluded, settings.batch)
+    )
     reasoned_BG = _reasoned(model, form, positions, groups, settings).view(len(positions), -1).tolist()
     measured = []
     for position, group, baseline, entropy, reasoned_G in zip(

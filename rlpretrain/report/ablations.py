@@ -10,9 +10,10 @@ from pydantic import Field
 from rlpretrain.errors import UserError
 from rlpretrain.report.claims import Decision, result
 from rlpretrain.report.evaluations import Evaluation, Pooled, check_alike, read_evaluation
+from rlpretrain.report.figures import rounded_figure
 from rlpretrain.report.ledger import Claim, Value, load_ledger
 from rlpretrain.report.results import RESULTS_FILE, ClaimResult, Figure, Part
-from rlpretrain.report.statistics import Bootstrap, Interval
+from rlpretrain.report.statistics import Bootstrap
 from rlpretrain.report.words import OVERALL, percent, points
 from rlpretrain.settings import AblateSettings, SweepSettings
 
@@ -111,7 +112,7 @@ def collect(base: Evaluation, evaluations: Sequence[Evaluation], settings: Ablat
         confidence=settings.confidence,
         bootstrap_samples=settings.bootstrap_samples,
         repeats=base.repeats,
-        base=_figure(bootstrap.average(_scores(base), _weights(base))),
+        base=rounded_figure(bootstrap.average(_scores(base), _weights(base))),
         base_gain=_gain(base, bootstrap),
         claims=claims,
         sweeps=sweeps,
@@ -154,9 +155,9 @@ def _point(
     return Point(
         value=value,
         label=label,
-        accuracy=_figure(bootstrap.average(scores, weights)),
-        over_base=_figure(bootstrap.difference(scores, _scores(base), weights)),
-        over_default=_figure(bootstrap.difference(scores, _scores(default), weights)),
+        accuracy=rounded_figure(bootstrap.average(scores, weights)),
+        over_base=rounded_figure(bootstrap.difference(scores, _scores(base), weights)),
+        over_default=rounded_figure(bootstrap.difference(scores, _scores(default), weights)),
         gain=_gain(evaluation, bootstrap),
         thought_length=evaluation.gain_summary.get("thought_length"),
         cut_off=evaluation.gain_summary.get("cut_off"),
@@ -176,11 +177,7 @@ def _weights(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _gain(evaluation: Evaluation, bootstrap: Bootstrap) -> Figure | None:
-    return _figure(bootstrap.average({"gain": evaluation.gains})) if evaluation.gains else None
-
-
-def _figure(interval: Interval) -> Figure:
-    return Figure(estimate=round(interval.estimate, 6), low=round(interval.low, 6), high=round(interval.high, 6))
+    return rounded_figure(bootstrap.average({"gain": evaluation.gains})) if evaluation.gains else None
 
 
 class _Pairs:
@@ -192,7 +189,7 @@ class _Pairs:
     def __call__(self, first: Point, second: Point) -> Figure:
         """The average accuracy of ``first`` minus that of ``second``."""
         a, b = self.by_label[first.label], self.by_label[second.label]
-        return _figure(self.bootstrap.difference(_scores(a), _scores(b), _weights(a)))
+        return rounded_figure(self.bootstrap.difference(_scores(a), _scores(b), _weights(a)))
 
 
 def _decide(claim: Claim, sweeps: Sequence[Sweep], pairs: _Pairs) -> Decision:

@@ -42,7 +42,7 @@ def model_figures(key: Key, pooled: Mapping[Key, Pooled], bootstrap: Bootstrap) 
             )
             for name, values in scores.items()
         },
-        averages={name: _figure(bootstrap.average(scores, weights)) for name, weights in ours.weights.items()},
+        averages={name: rounded_figure(bootstrap.average(scores, weights)) for name, weights in ours.weights.items()},
         overall_by_run=_overall_by_run(ours),
         information_gain=_gain(ours, bootstrap),
         gain_slices=_gain_slices(ours, pooled.get(("base", "pretrained"), ours), bootstrap),
@@ -148,7 +148,7 @@ def _gain_difference(ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> tupl
         return None, False
     paired = all(a == b for a, b in lengths)
     a, b = ({"gain": pooled.gains} for pooled in (ours, theirs))
-    return _figure(bootstrap.difference(a, b) if paired else bootstrap.unpaired_difference(a, b)), paired
+    return rounded_figure(bootstrap.difference(a, b) if paired else bootstrap.unpaired_difference(a, b)), paired
 
 
 def _cost(pooled: Pooled) -> Cost | None:
@@ -183,7 +183,8 @@ def _fields(interval: Interval) -> dict[str, Any]:
     return {"estimate": round(interval.estimate, 6), "low": round(interval.low, 6), "high": round(interval.high, 6)}
 
 
-def _figure(interval: Interval) -> Figure:
+def rounded_figure(interval: Interval) -> Figure:
+    """An interval as the results hold it, to six decimals."""
     return Figure(**_fields(interval))
 
 

@@ -7,9 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
 from rlpretrain.lengths import check_room
-from rlpretrain.models import load_model, load_tokenizer, save_model, tokenizer_digest
+from rlpretrain.models import load_model, save_model
 from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
 from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE
 from rlpretrain.training.sharding import sharded
 

@@ -8,9 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.errors import UserError
 from rlpretrain.lm_head import token_logprobs
-from rlpretrain.models import load_model, load_tokenizer
+from rlpretrain.models import load_model
 from rlpretrain.scoring import sequence_states
 from rlpretrain.settings import ProxySettings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.world import join
 
 

@@ -53,7 +53,7 @@ def map_datasets(corpus: str, tokenizer: str, output: str) -> dict[str, Any]:
     import pyarrow.compute
     import pyarrow.parquet
 
-    from rlpretrain.models import load_tokenizer
+    from rlpretrain.tokenizer import load_tokenizer
 
     datasets.disable_progress_bars()
     start = time.perf_counter()
@@ -98,7 +98,7 @@ def write_corpus(path: Path, size: int) -> None:
 
 def compare(megabytes: int, repeat: int) -> dict[str, Any]:
     """Every run, and the medians by size of the corpus."""
-    from rlpretrain.models import load_tokenizer
+    from rlpretrain.tokenizer import load_tokenizer
 
     runs = []
     with tempfile.TemporaryDirectory() as scratch:

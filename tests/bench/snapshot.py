@@ -13,8 +13,9 @@ from statistics import median
 import torch
 
 from rlpretrain.artifacts import Origin
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.settings import ArchitectureSettings, OptimizerSettings, SnapshotSettings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.loop import Optimization
 from rlpretrain.training.randomness import random_states
 from rlpretrain.training.snapshots import MODEL, OPTIMIZER, Snapshots, snapshot_name

@@ -7,8 +7,9 @@ import pytest
 
 from rlpretrain.artifacts import write_manifest
 from rlpretrain.data.build import build_shards
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.settings import ArchitectureSettings, ShardDataSettings, parse_settings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import save_checkpoint
 
 SHAPE = ArchitectureSettings(layers=1, width=16, heads=2, key_value_heads=2, feed_forward=16, max_positions=96)

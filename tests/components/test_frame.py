@@ -125,7 +125,7 @@ def test_a_place_that_cannot_be_published_to_is_told_before_the_work(tmp_path: P
 def test_a_place_that_holds_another_artifact_is_told_before_the_work(tmp_path: Path) -> None:
     source, place = artifact(tmp_path / "source"), f"file://{tmp_path}/published"
     first = run_stage("pretrain", {}, {"source": source}, tmp_path / "out", place)
-    with pytest.raises(UserError, match="another artifact is published there, of other code, settings or inputs"):
+    with pytest.raises(UserError, match="another artifact is published there"):
         run_stage("pretrain", {"times": 2}, {"source": source}, tmp_path / "other", place)
     assert not (tmp_path / "other").exists()
     assert run_stage("pretrain", {}, {"source": source}, tmp_path / "again", place).digest == first.digest

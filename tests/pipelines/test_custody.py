@@ -99,7 +99,8 @@ def test_gc_lists_and_removes_what_nobody_reads_and_no_more(run_uri: str, tmp_pa
         Bucket=bucket, Key=f"{prefix}/train-base/deep/data.bin", UploadId=upload, PartNumber=1, Body=b"1"
     )
     waste = ["train-base/stray.bin", "half/model.bin", "half/.publishing", "checkpoints/pretrain-rlp/step-1/a.bin"]
-    for key in (*waste, "checkpoints/sft-rlp/step-1/a.bin"):
+    kept = {"checkpoints/sft-rlp/step-1/a.bin", "status.json"}
+    for key in (*waste, *kept):
         put(run_uri, key, b"12345", tmp_path)
     code, output, _ = command("gc", run_uri)  # all but the checkpoint of a published task is too young
     assert code == 0 and output.count("\n") == 2 and "checkpoint of pretrain-rlp, which is published" in output
@@ -110,7 +111,7 @@ def test_gc_lists_and_removes_what_nobody_reads_and_no_more(run_uri: str, tmp_pa
     assert all(sum(f"/{key}  (" in line for line in lines) == 1 for key in waste)
     assert "train-base/deep/data.bin  (unfinished upload)" in output and "claim of a dead writer" in output
     assert command("gc", run_uri, "--hours", "0", "--remove")[1].endswith("5 objects, 20 bytes removed\n")
-    assert set(storage.connect(run_uri).keys()) == before | {"checkpoints/sft-rlp/step-1/a.bin"}
+    assert set(storage.connect(run_uri).keys()) == before | kept
     assert command("gc", run_uri, "--hours", "0")[1].startswith("0 objects")
     assert command("verify", run_uri)[0] == 0
 

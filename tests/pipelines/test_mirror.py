@@ -17,9 +17,10 @@ from pipelines.profile import Profile, load_profile
 from rlpretrain.artifacts import MANIFEST, file_sha256, verify
 from rlpretrain.data.shards import read_shards
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, new_model, save_model
+from rlpretrain.models import new_model, save_model
 from rlpretrain.settings import ArchitectureSettings
 from rlpretrain.storage import connect, download_folder, list_artifacts, upload_folder
+from rlpretrain.tokenizer import load_tokenizer
 from tests.hub_server import COMMIT, TOKEN, Hub, serve
 
 ROOT = Path(__file__).parents[2]

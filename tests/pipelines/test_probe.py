@@ -8,9 +8,10 @@ import pytest
 
 from pipelines.__main__ import main
 from rlpretrain.artifacts import write_manifest
-from rlpretrain.models import load_tokenizer, new_model, save_model
+from rlpretrain.models import new_model, save_model
 from rlpretrain.report.probe import ProbeResults, probe_page
 from rlpretrain.settings import ArchitectureSettings
+from rlpretrain.tokenizer import load_tokenizer
 
 SHAPE = ArchitectureSettings(layers=1, width=16, heads=2, key_value_heads=2, feed_forward=16, max_positions=96)
 QUICK = ["--places", "24", "--thoughts", "2", "--budget", "4", "--context", "16"]

@@ -14,9 +14,10 @@ from rlpretrain.data.documents import Document
 from rlpretrain.data.sources import GENERATORS, read_source
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.settings import SourceSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import check_lengths as check_model_lengths
 
 

@@ -14,11 +14,16 @@ from rlpretrain.errors import UserError
 
 
 def test_the_options_of_a_run_are_kept(tmp_path: Path) -> None:
-    given = Given("mine", "tiny", 3, 2, "base,rlp", ["base.likelihood.steps=2"], False, "s3://rlp/runs")
+    given = Given(
+        "mine", "tiny", 3, 2, "base,rlp", ["base.likelihood.steps=2"], False, "s3://rlp/runs", "s3://rlp/mirror"
+    )
     remember(tmp_path, given)
     assert recall(tmp_path, "mine") == given
     with pytest.raises(UserError, match=r"--resume yours: .* holds no run of that name; known: mine"):
         recall(tmp_path, "yours")
+    (tmp_path / "mine" / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"--resume mine: .*run.json is damaged"):
+        recall(tmp_path, "mine")
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import torch
 
 from rlpretrain.architectures import random_model, size_of
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.settings import ArchitectureSettings, parse_settings
+from rlpretrain.tokenizer import load_tokenizer
 
 QWEN3_1_7B = {
     "family": "qwen3",

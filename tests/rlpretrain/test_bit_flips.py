@@ -11,8 +11,9 @@ import pytest
 from rlpretrain.artifacts import MANIFEST, verify, write_manifest
 from rlpretrain.data.shards import Example, ShardWriter
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.settings import ArchitectureSettings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import save_checkpoint
 
 FLIPS = 300  # of each kind of artifact

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from rlpretrain.data.shards import Example
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import (
     ArchitectureSettings,
@@ -22,6 +22,7 @@ from rlpretrain.settings import (
     ThoughtSettings,
 )
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.likelihood import Segment, accumulate, total_nll, train_likelihood, warm_up_format
 from rlpretrain.training.loop import Optimization
 from rlpretrain.training.precision import MixedPrecision

@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from rlpretrain.errors import UserError
-from rlpretrain.models import (
-    fit_embeddings,
-    load_model,
-    load_tokenizer,
-    new_model,
-    save_model,
-    token_id,
-    tokenizer_digest,
-)
+from rlpretrain.models import fit_embeddings, load_model, new_model, save_model
 from rlpretrain.settings import ArchitectureSettings
+from rlpretrain.tokenizer import load_tokenizer, token_id, tokenizer_digest
 
 SMALL = ArchitectureSettings(layers=1, width=16, heads=2, key_value_heads=1, feed_forward=16)
 

@@ -8,8 +8,9 @@ import torch
 
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, save_model
+from rlpretrain.models import save_model
 from rlpretrain.settings import ProxySettings, ThinkingSettings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.proxy import Proxy, build_proxy
 from rlpretrain.training.rewards import PrefixMatch
 from tests.rlpretrain.architectures import VOCABULARY, small_model

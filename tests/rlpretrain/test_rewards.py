@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rlpretrain.data.shards import Example
-from rlpretrain.models import load_tokenizer
 from rlpretrain.scoring import Position
 from rlpretrain.settings import ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import Thoughts
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.rewards import PrefixMatch, VerifiedAnswer
 
 TOKENIZER = load_tokenizer("builtin:characters")

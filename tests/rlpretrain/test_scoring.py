@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.scoring import Position, score_thoughts, score_unthinking
 from rlpretrain.settings import ArchitectureSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer("builtin:characters")
 PRECISION = {"atol": 1e-5, "rtol": 1e-5}

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import (
     ArchitectureSettings,
@@ -22,6 +22,7 @@ from rlpretrain.settings import (
     ThoughtSettings,
 )
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training import likelihood
 from rlpretrain.training.health import LASTING, Health
 from rlpretrain.training.precision import MixedPrecision

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from rlpretrain.data.shards import Example
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.scoring import Position, score_unthinking
 from rlpretrain.settings import ArchitectureSettings, OptimizerSettings, ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.rewards import InformationGain, PrefixMatch, VerifiedAnswer, random_positions
 from rlpretrain.training.thinking import ThinkingTrainer
 from tests.rlpretrain.architectures import HYBRID, small_model

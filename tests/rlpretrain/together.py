@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlpretrain.data.shards import Example
-from rlpretrain.models import load_tokenizer, use_fast_layers
+from rlpretrain.models import use_fast_layers
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import (
     LikelihoodSettings,
@@ -22,6 +22,7 @@ from rlpretrain.settings import (
     ThoughtSettings,
 )
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood
 from rlpretrain.training.rewards import InformationGain, VerifiedAnswer

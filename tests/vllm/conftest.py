@@ -5,8 +5,9 @@ import importlib.util
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from rlpretrain.models import load_tokenizer, use_fast_layers
+from rlpretrain.models import use_fast_layers
 from rlpretrain.settings import VllmSettings
+from rlpretrain.tokenizer import load_tokenizer
 from tests.components.conftest import make_shards
 
 __all__ = ["make_shards"]  # the stages' fixture

@@ -8,13 +8,13 @@ import torch
 from scipy import stats
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpretrain.models import load_tokenizer
 from rlpretrain.rollout.interface import Rollouts
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.rollout.vllm_engine import VllmEngine
 from rlpretrain.scoring import Position, score_thoughts
 from rlpretrain.settings import ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat, Thoughts
+from rlpretrain.tokenizer import load_tokenizer
 from tests.vllm.conftest import SMALL, small_model
 
 TOLERANCE = 1e-4  # nats, in fp32

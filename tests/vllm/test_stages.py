@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from components.frame import run_stage
 from rlpretrain.artifacts import write_manifest
 from rlpretrain.data.shards import Example
-from rlpretrain.models import load_tokenizer
 from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.settings import ThinkingSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import save_checkpoint
 from rlpretrain.training.rewards import InformationGain
 from rlpretrain.training.thinking import ThinkingTrainer

@@ -11,7 +11,7 @@ from rlpretrain.data import tokenising
 from rlpretrain.data.documents import Document
 from rlpretrain.data.shards import Example
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
-from rlpretrain.models import load_tokenizer
+from rlpretrain.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer("builtin:characters")
 EOS = TOKENIZER.eos_token_id

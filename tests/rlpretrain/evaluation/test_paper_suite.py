@@ -11,9 +11,10 @@ from rlpretrain.data.build import build_shards
 from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.evaluation.run import run_suite
 from rlpretrain.evaluation.suites import load_suite
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import ArchitectureSettings, EvaluateSettings, ShardDataSettings
+from rlpretrain.tokenizer import load_tokenizer
 
 ROWS = SAMPLES
 SUITE = load_suite("paper")[0]

@@ -8,10 +8,11 @@ import pytest
 from rlpretrain.evaluation.information_gain import summary
 from rlpretrain.evaluation.kinds import token_kind
 from rlpretrain.evaluation.positions import measure, next_token_text, sample_line, spread_evenly
-from rlpretrain.models import load_tokenizer, new_model
-from rlpretrain.scoring import Position, score_unthinking, unthinking_entropy
+from rlpretrain.models import new_model
+from rlpretrain.scoring import Position, score_and_entropy, score_unthinking
 from rlpretrain.settings import ArchitectureSettings, HeldOutGainSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer
 
 SHAPE = ArchitectureSettings(layers=1, width=16, heads=2, key_value_heads=2, feed_forward=16, max_positions=96)
 SETTINGS = HeldOutGainSettings(group=3, max_context=32, thought=ThoughtSettings(budget=5), batch=6)
@@ -71,7 +72,9 @@ def test_entropy_is_of_the_very_prediction_that_is_scored(small, exclude):
     every = [Position(position.context, np.array([token])) for token in tokens]
     logprob = score_unthinking(model, form, every, exclude)
     expected = float(-(logprob.exp() * logprob).sum())
-    assert float(unthinking_entropy(model, form, [position], exclude)) == pytest.approx(expected, abs=1e-4)
+    score, entropy = score_and_entropy(model, form, [position], exclude)
+    assert float(entropy) == pytest.approx(expected, abs=1e-4)
+    assert float(score) == float(score_unthinking(model, form, [position], exclude))
     assert 0 < expected < math.log(len(tokens))
 
 

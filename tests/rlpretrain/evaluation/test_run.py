@@ -13,9 +13,10 @@ from rlpretrain.data.shards import Example, ShardWriter
 from rlpretrain.data.synthetic import BENCHMARKS, GENERATORS
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.run import run_suite
-from rlpretrain.models import load_tokenizer, new_model
+from rlpretrain.models import new_model
 from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import ArchitectureSettings, EvaluateSettings, ThoughtSettings
+from rlpretrain.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
