@@ -42,7 +42,8 @@ ablations: setup ## change one setting of RLP at a time, to a page of curves [PR
 	$(BIN)/python -m pipelines ablate --profile $(PROFILE) --sweeps $(SWEEPS)
 
 test: setup browser ## run the tests
-	$(BIN)/python -m pytest
+	@# Two at a time, each with one thread: most of what takes time is processes that start.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: setup ## run what takes longer than a test may: storms of faults, fuzzing
 	$(BIN)/python -m pytest tests/soak -s -o python_files="soak_*.py" --timeout=7200

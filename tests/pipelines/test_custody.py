@@ -162,5 +162,6 @@ def test_folders_are_looked_after_as_well(tmp_path: Path, s3: EmbeddedS3, comman
     assert command("verify", f"file://{tmp_path}/run")[0] == 0
     assert command("lineage", f"file://{tmp_path}/run/shard-corpus")[0] == 0
     (tmp_path / "run" / "shard-corpus" / ".data.partial").write_text("half")
-    assert ".data.partial" in command("gc", f"file://{tmp_path}/run", "--hours", "0", "--remove")[1]
+    code, output, errors = command("gc", f"file://{tmp_path}/run", "--hours", "0", "--remove")
+    assert (code, errors) == (0, "") and ".data.partial" in output
     assert sorted(path.name for path in (tmp_path / "run" / "shard-corpus").iterdir()) == ["data", MANIFEST]

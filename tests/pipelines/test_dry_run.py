@@ -15,11 +15,11 @@ from pipelines.profile import load_profile, names
 from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
-from rlpretrain.report.evaluations import ARMS
 
 ROOT = Path(__file__).parents[2]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-RUNS = {"qwen3-1.7b": ARMS, "nemotron-nano-12b-v2": ("base", "rlp")}  # a dense model, and the hybrid
+# A dense model and the hybrid; base, CPT and RLP of a small profile run in test_dag.py.
+RUNS = {"qwen3-1.7b": ("cpt_flops", "rpt"), "nemotron-nano-12b-v2": ("base", "rlp")}
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -68,23 +68,27 @@ def test_settings_of_every_stage(case: tuple[str, dict[str, Any]]) -> None:
     harmless(parse_settings, load_stage(stage).settings, given_values, stage)
 
 
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all the cases of a test, since Hypothesis calls a fixture once for them all."""
+    return tmp_path_factory.mktemp("fuzz")
+
+
 @fuzzed
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_settings_files_of_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "settings.yaml"
+def test_settings_files_of_any_bytes(scratch: Path, content: bytes) -> None:
+    path = scratch / "settings.yaml"
     path.write_bytes(content)
     harmless(load_settings, load_stage("pretrain").settings, path)
 
 
 @fuzzed
 @given(stages, st.randoms(use_true_random=False))
-def test_settings_files_of_almost_yaml(
-    tmp_path_factory: pytest.TempPathFactory, case: tuple[str, dict[str, Any]], rng: random.Random
-) -> None:
+def test_settings_files_of_almost_yaml(scratch: Path, case: tuple[str, dict[str, Any]], rng: random.Random) -> None:
     text = list(yaml.safe_dump(case[1], allow_unicode=True))
     for _ in range(rng.randrange(4)):
         text.insert(rng.randrange(len(text)), rng.choice("&*!|>%@`'\"{}[]:,-?#\t\n0"))
-    path = tmp_path_factory.getbasetemp() / "settings.yaml"
+    path = scratch / "settings.yaml"
     path.write_text("".join(text), encoding="utf-8")
     harmless(load_settings, load_stage(case[0]).settings, path)
 
@@ -133,8 +137,8 @@ def test_manifests_of_any_bytes(content: bytes) -> None:
 
 @fuzzed
 @given(data=st.data())
-def test_manifests_with_other_values_and_a_right_digest(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
-    value = valid_manifest(tmp_path_factory.getbasetemp())
+def test_manifests_with_other_values_and_a_right_digest(scratch: Path, data: Any) -> None:
+    value = valid_manifest(scratch)
     changed = data.draw(
         st.dictionaries(st.sampled_from(list(value)) | st.text(max_size=5), values, min_size=1, max_size=3)
     )
@@ -166,14 +170,14 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @fuzzed
 @given(rng=st.randoms(use_true_random=False))
-def test_shards_with_other_bytes(tmp_path_factory: pytest.TempPathFactory, shard: bytes, rng: random.Random) -> None:
+def test_shards_with_other_bytes(scratch: Path, shard: bytes, rng: random.Random) -> None:
     """A stage never comes here with them, for it has compared checksums before; raw parquet from users has none."""
     content = bytearray(shard)
     for _ in range(rng.randrange(1, 20)):
         content[rng.randrange(len(content))] = rng.randrange(256)
     if rng.random() < 0.3:
         del content[rng.randrange(len(content)) :]
-    path = tmp_path_factory.getbasetemp() / "train-00000.parquet"
+    path = scratch / "train-00000.parquet"
     path.write_bytes(content)
     harmless(lambda: list(read_shard(path)))
     harmless(count_documents, path)
@@ -182,8 +186,8 @@ def test_shards_with_other_bytes(tmp_path_factory: pytest.TempPathFactory, shard
 
 @fuzzed
 @given(st.binary(max_size=200))
-def test_rows_of_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "rows"
+def test_rows_of_any_bytes(scratch: Path, content: bytes) -> None:
+    path = scratch / "rows"
     path.write_bytes(content)
     for kind in ("jsonl", "text", "parquet"):
         harmless(lambda kind=kind: list(read_rows(path, kind, ["text"], "here")))
