@@ -5,10 +5,9 @@ from typing import Any
 
 from components.frame import InputSpec
 from components.training import TRAINING
-from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.settings import FinetuneSettings
-from rlpretrain.training.checkpoints import TIMINGS_FILE, open_checkpoint, save_checkpoint
+from rlpretrain.training.checkpoints import TIMINGS_FILE, described, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood
 from rlpretrain.training.snapshots import Snapshots
 from rlpretrain.training.world import join
@@ -27,4 +26,4 @@ def run(settings: FinetuneSettings, inputs: dict[str, Path], output: Path, snaps
     examples = ShardLoader(inputs["shards"], seed=settings.seed)
     tokens = train_likelihood(model, examples, settings.likelihood, output, "sft", snapshots)
     facts = save_checkpoint(model, tokenizer, output, "sft", settings.likelihood.steps, tokens)
-    return {**facts, "data": shard_facts(inputs["shards"])}
+    return described(output, settings, inputs, facts)

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.frame import InputSpec
 from components.training import TRAINING
-from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.errors import UserError
 from rlpretrain.models import fit_embeddings, load_model, new_model
@@ -16,7 +15,7 @@ from rlpretrain.rollout.torch_engine import TorchEngine
 from rlpretrain.settings import PretrainSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.tokenizer import load_tokenizer, origin_of
-from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
+from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, described, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
 from rlpretrain.training.proxy import build_proxy
 from rlpretrain.training.rewards import InformationGain, PrefixMatch, Reward
@@ -74,8 +73,9 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path, snaps
         trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, settings.thinking, settings.seed)
         tokens += trainer.train(examples, output, label, snapshots)
         steps += settings.thinking.steps
-    facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens)
-    return {**facts, "data": shard_facts(inputs["shards"]), "origins": _origins(settings, commit)}
+    thought = settings.thinking.thought if settings.thinking is not None else None
+    facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens, thought)
+    return described(output, settings, inputs, {**facts, "origins": _origins(settings, commit)})
 
 
 def _origins(settings: PretrainSettings, commit: str | None) -> dict[str, Any]:

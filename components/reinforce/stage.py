@@ -5,12 +5,11 @@ from typing import Any
 
 from components.frame import InputSpec
 from components.training import TRAINING
-from rlpretrain.data.facts import shard_facts
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.settings import ReinforceSettings
 from rlpretrain.thoughts import ThoughtFormat
-from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, open_checkpoint, save_checkpoint
+from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, described, open_checkpoint, save_checkpoint
 from rlpretrain.training.rewards import VerifiedAnswer
 from rlpretrain.training.snapshots import Snapshots
 from rlpretrain.training.thinking import ThinkingTrainer
@@ -34,5 +33,5 @@ def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path, snap
     reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
     trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, thinking, settings.seed)
     tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr", snapshots)
-    facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens)
-    return {**facts, "data": shard_facts(inputs["shards"])}
+    facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens, thinking.thought)
+    return described(output, settings, inputs, facts)

@@ -1,21 +1,33 @@
 """What a training stage starts from and leaves behind: a model folder that transformers loads by path."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlpretrain.chat import set_chat_template
+from rlpretrain.data.facts import shard_facts
 from rlpretrain.errors import UserError
 from rlpretrain.lengths import check_room
+from rlpretrain.model_card import history_of, training_record, write_card
 from rlpretrain.models import load_model, save_model
-from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
+from rlpretrain.settings import HeldOutGainSettings, Settings, ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
 from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE
 from rlpretrain.training.sharding import sharded
 
 MODEL_FOLDER = "model"
-__all__ = ["METRICS_FILE", "MODEL_FOLDER", "TIMINGS_FILE", "check_lengths", "open_checkpoint", "save_checkpoint"]
+__all__ = [
+    "METRICS_FILE",
+    "MODEL_FOLDER",
+    "TIMINGS_FILE",
+    "check_lengths",
+    "described",
+    "open_checkpoint",
+    "save_checkpoint",
+]
 
 
 def open_checkpoint(checkpoint: Path, shards: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -31,9 +43,19 @@ def open_checkpoint(checkpoint: Path, shards: Path) -> tuple[PreTrainedModel, Pr
 
 
 def save_checkpoint(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, objective: str, steps: int, tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    objective: str,
+    steps: int,
+    tokens: int,
+    thought: ThoughtSettings | None = None,
 ) -> dict[str, Any]:
-    """Write the model folder; returns the facts for the checkpoint's manifest. Of several processes all must call it."""
+    """Write the model folder, whose chat template opens a ``thought``; returns the facts for the checkpoint's manifest.
+
+    Of several processes all must call it.
+    """
+    set_chat_template(tokenizer, thought)
     shards = sharded(model)
     if shards is not None:
         model = shards.for_saving()
@@ -45,6 +67,18 @@ def save_checkpoint(
         "tokens": tokens,
         "tokenizer_digest": tokenizer_digest(tokenizer),
     }
+
+
+def described(output: Path, settings: Settings, inputs: Mapping[str, Path], facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the model's card; returns the checkpoint's facts with its data and its history."""
+    before = history_of(inputs.get("checkpoint"))
+    facts = {
+        **facts,
+        "data": shard_facts(inputs["shards"]),
+        "history": [*before, training_record(settings, facts, inputs["shards"])],
+    }
+    write_card(output / MODEL_FOLDER, facts, output / METRICS_FILE)
+    return facts
 
 
 def check_lengths(
