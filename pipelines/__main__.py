@@ -1,5 +1,5 @@
 """The command line: python -m pipelines run | ablate | plan | probe | compare | mirror | compile | submit | status | schedule | verify |
-gc | lineage."""
+gc | lineage | export."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from rlpretrain.settings import parse_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 for its_command in (
     *(commands.submit, commands.status, commands.schedule),
-    *(custody_commands.verify, custody_commands.gc, custody_commands.lineage),
+    *(custody_commands.verify, custody_commands.gc, custody_commands.lineage, custody_commands.export),
     probe_command.probe,
 ):
     app.command()(its_command)

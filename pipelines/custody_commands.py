@@ -1,13 +1,15 @@
-"""The commands of the command line that look after storage: verify, gc, lineage."""
+"""The commands of the command line that look after storage, verify, gc and lineage, and that hand it on: export."""
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pipelines.commands import Endpoint, Runs
+from rlpretrain.errors import UserError
 
 Uri = Annotated[str, typer.Argument(help="a run: the s3:// place that holds its artifacts")]
 
@@ -97,3 +99,26 @@ def lineage(
     tree.add("libraries: " + ", ".join(f"{name} {version}" for name, version in root.manifest.libraries.items()))
     # Whoever reads it through a pipe wants lines as they are.
     Console(width=None if sys.stdout.isatty() else 1000, markup=False).print(tree)
+
+
+def export(
+    place: Annotated[str, typer.Argument(help="a run or a checkpoint: an s3:// place, or a folder")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="folder to write to; mlflow: or a server's address")],
+    to: Annotated[Literal["tensorboard", "mlflow"], typer.Option(help="whose form")] = "tensorboard",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="tensorboard: go on with a run at work, until Ctrl-C")
+    ] = False,
+    endpoint: Endpoint = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Convert the metrics of a run's trainings to TensorBoard's event files or to runs of MLflow."""
+    if follow and to != "tensorboard":
+        raise UserError("--follow: a run at work is shown by --to tensorboard alone")
+    from pipelines import local
+    from pipelines.exporting import export as convert
+
+    with local.storage(runs, endpoint) if place.startswith("s3://") else nullcontext():
+        count = convert(place, to, directory, follow)
+    shown = directory if "://" in directory else f"sqlite:///{Path(directory).resolve() / 'mlflow.db'}"
+    look = f"tensorboard --logdir {directory}" if to == "tensorboard" else f"mlflow ui --backend-store-uri {shown}"
+    print(f"{count} trainings; to look at them: {look}")
