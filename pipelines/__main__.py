@@ -17,7 +17,9 @@ from pipelines.profile import HardwareSettings, Profile, load_profile, names, pa
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+# A shell completes commands by their names, and that of `python -m pipelines` is python.
+completes = Path(sys.argv[0]).name == "rlp-pipelines"
+app = typer.Typer(add_completion=completes, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 for its_command in (
     *(commands.submit, commands.status, commands.schedule),
     *(custody_commands.verify, custody_commands.gc, custody_commands.lineage, custody_commands.export),

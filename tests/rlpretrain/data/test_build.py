@@ -59,6 +59,21 @@ def test_every_document_is_in_one_split_and_counted(tmp_path: Path, corpus: Path
     assert 80 < len(held_out) < 200
 
 
+def test_datasets_loads_the_shards_of_a_split(tmp_path: Path, corpus: Path) -> None:
+    import datasets
+    from transformers import AutoTokenizer
+
+    folder, _ = build(tmp_path / "out", make_settings(corpus, held_out_fraction=0.2, shard_tokens=3000))
+    files = {split: str(folder / f"{split}-*.parquet") for split in ("train", "held_out")}
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    for split in files:
+        ours = list(read_shards(folder, split))
+        assert loaded[split]["id"][:] == [example.id for example in ours]
+        assert loaded[split][3]["tokens"] == ours[3].tokens.tolist()
+    text = AutoTokenizer.from_pretrained(folder / "tokenizer").decode(loaded["train"][0]["tokens"])
+    assert text.startswith("document ")
+
+
 def test_a_document_keeps_its_side_in_another_blend(tmp_path: Path, corpus: Path) -> None:
     other = write_rows(tmp_path / "other.jsonl", [{"text": f"other {i}"} for i in range(300)])
     alone, _ = build(tmp_path / "alone", make_settings(corpus, held_out_fraction=0.2))
