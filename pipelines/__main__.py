@@ -13,7 +13,7 @@ import typer
 from pipelines import commands, custody_commands, probe_command
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.commands import Arms, Changes, Endpoint, Runs, chosen_arms
-from pipelines.profile import HardwareSettings, Profile, load_profile, names, parse_changes
+from pipelines.profile import HardwareSettings, Profile, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
@@ -36,7 +36,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show all output, and trace
 
 @app.command("compile")
 def compile_command(
-    profile: Annotated[str | None, typer.Option(help="profile to compile; default: all")] = None,
+    profile: Annotated[str | None, typer.Option(help="profile to compile, or its file; default: all")] = None,
     check: Annotated[bool, typer.Option("--check", help="write nothing, fail when a file is stale")] = False,
     output: Annotated[
         Path | None,
@@ -59,13 +59,15 @@ def compile_command(
         check_lengths(settings)
         settings = _from_mirror(settings, mirror)
         check_delimiters(settings)
-        text = compiled_for(profile, settings, chosen_arms(arms), cluster, target, cron)
+        text = compiled_for(name_of(profile), settings, chosen_arms(arms), cluster, target, cron)
         output.write_text(text, encoding="utf-8")
         print(output)
         return
     if arms or change or mirror or cluster or cron or target != "kubeflow":
         raise UserError("options besides --profile and --check go with --output FILE; pipelines/compiled is as it is")
     if profile is not None:
+        if name_of(profile) != profile:
+            raise UserError("--profile: pipelines/compiled holds the project's own profiles; give --output FILE")
         load_profile(profile)
     for name, make in checked_in().items():
         if profile is None or name.partition("-")[2] == f"{profile}.yaml":
@@ -84,7 +86,7 @@ def _compile(name: str, text: str, check: bool) -> None:
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")] = "mini",
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")] = "mini",
     name: Annotated[str | None, typer.Option(help="name of the run; default: profile, time and seed")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="first seed")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="runs, with seeds one apart, compared together")] = 1,
@@ -124,6 +126,7 @@ def run(
         settings = shrunk(settings)
     if debug:
         os.environ[local.DEBUG] = "1"
+    profile = name_of(profile)
     name = name or local.default_name(profile, seed)
     parts = {name: seed} if seeds == 1 else {f"{name}-seed{seed + index}": seed + index for index in range(seeds)}
     if resume is None:
@@ -151,7 +154,7 @@ def run(
 
 @app.command()
 def ablate(
-    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")] = "mini",
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")] = "mini",
     sweeps: Annotated[str, typer.Option(help="ablations with commas between them, or all of the profile's")] = "all",
     name: Annotated[
         str | None, typer.Option(help="name of the run; default: ablations, profile, time and seed")
@@ -175,6 +178,7 @@ def ablate(
     points = make_points(settings, chosen)
     if debug:
         os.environ[local.DEBUG] = "1"
+    profile = name_of(profile)
     name = name or f"ablations-{local.default_name(profile, seed)}"
     local.check_free([name], runs)
     with local.storage(runs, endpoint):
@@ -192,7 +196,7 @@ def ablate(
 
 @app.command()
 def plan(
-    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")],
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")],
     gpu: Annotated[str | None, typer.Option(help="a100, h100, h200, b200, l40s; default: the profile's")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="GPU nodes; default: the profile's")] = None,
     arms: Arms = None,
@@ -217,7 +221,7 @@ def plan(
 
 @app.command()
 def mirror(
-    profile: Annotated[str, typer.Option(help=f"whose data and models: {', '.join(names())}")],
+    profile: Annotated[str, typer.Option(help=f"whose data and models: {known()}")],
     to: Annotated[str, typer.Option(metavar="URI", help="s3:// or file:// place to copy to")] = "s3://rlp/mirror",
     only: Annotated[
         Literal["benchmarks", "all"], typer.Option(help="the evaluation sets alone, or training data and models too")

@@ -8,7 +8,7 @@ import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
 from pipelines.cluster import load_cluster
-from pipelines.profile import load_profile, names, parse_changes
+from pipelines.profile import known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError
 
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
@@ -31,7 +31,7 @@ def chosen_arms(text: str | None) -> tuple[str, ...]:
 
 def submit(
     cluster: ClusterFile,
-    profile: Annotated[str, typer.Option(help=f"which reproduction: {', '.join(names())}")],
+    profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")],
     name: Annotated[str | None, typer.Option(help="name of the run; default: profile, commit, digest and seed")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     arms: Arms = None,
@@ -111,6 +111,7 @@ def schedule(
 def _version(profile: str, arms: str | None, changes: dict[str, Any], cluster: Path) -> Any:
     """The compiled pipeline under its name; mistakes in profile, arms and cluster are told before the server is asked."""
     settings, chosen = load_profile(profile, changes), chosen_arms(arms)
+    profile = name_of(profile)
     load_cluster(cluster)
     from pipelines.compiling import compiled_for
     from pipelines.kubeflow import Version

@@ -1,5 +1,7 @@
 """Profiles: the settings of every stage of a reproduction, validated before any work begins."""
 
+import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,8 @@ from rlpretrain.settings import (
     ShardDataSettings,
     parse_settings,
 )
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")  # names of runs and pipelines begin with it
 
 
 class HardwareSettings(Settings):
@@ -82,14 +86,32 @@ def names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
-    """A profile with ``changes`` (dotted field to value) applied; UserError for an unknown profile or setting.
+def known() -> str:
+    """What a profile can be named by, for help."""
+    return f"{', '.join(names())}, or a file of one's own, .yaml"
 
-    Arms that follow from another arm's settings follow from the changed ones, unless the profile holds their own.
+
+def name_of(profile: str) -> str:
+    """The name of a profile that is given by name or by its file; UserError when the file's cannot stand in names of runs."""
+    if not _is_file(profile):
+        return profile
+    name = Path(profile).stem
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--profile {profile}: name the file by up to 40 lower-case letters, digits, '.', '_' and '-'")
+    if name in names():
+        raise UserError(f"--profile {profile}: '{name}' is a profile of the project; give the file a name of its own")
+    return name
+
+
+def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
+    """A profile, by name or by its file, with ``changes`` (dotted field to value) applied.
+
+    UserError for an unknown profile or setting, and for a file that is none. Arms that follow from another arm's settings
+    follow from the changed ones, unless the profile holds their own.
     """
-    if name not in names():
-        raise UserError(f"unknown profile '{name}'; known: {', '.join(names())}")
     values = _read(name)
+    if _is_file(name):
+        _own_name(values, _content(Path(name)), name_of(name))
     changes = changes or {}
     late = {field for field in changes if field.partition(".")[0] in DERIVED}
     for field in changes.keys() - late:
@@ -100,12 +122,52 @@ def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
     return parse_settings(Profile, values, f"profile {name}")
 
 
-def _read(name: str) -> dict[str, Any]:
-    """A profile's file, over the one that it extends."""
-    values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _own_name(values: dict[str, Any], own: dict[str, Any], name: str) -> None:
+    """Let the page say the file's name, and not that of the profile it extends, to whose figures it has no claim."""
+    said = own.get("compare") or {}
+    if isinstance(said, dict) and isinstance(values.setdefault("compare", {}), dict):
+        values["compare"] |= {"profile": name, "title": f"RLP, profile {name}"} | said
+
+
+def _read(name: str, over: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A profile's file, over the one that it extends: by name, or by its path from this file's folder.
+
+    ``over``: the files that extend this one.
+    """
+    if name in over:
+        raise UserError(f"profile {name}: extends itself; mend `extends` of {over[-1]}")
+    if _is_file(name):
+        values = _content(Path(name))
+    elif name in names():
+        values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
+    else:
+        where = f"profile {over[-1]}: extends: " if over else ""
+        raise UserError(f"{where}unknown profile '{name}'; known: {known()}")
     values.pop("shared", None)  # holds YAML anchors alone
     parent = values.pop("extends", None)
-    return values if parent is None else _over(_read(parent), values)
+    if parent is None:
+        return values
+    parent = str(parent)
+    if _is_file(parent) and _is_file(name):
+        parent = os.path.normpath(Path(name).parent / parent)
+    return _over(_read(parent, (*over, name)), values)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a user's file holds; UserError when that is no mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--profile {path}: {error.strerror}; give a profile's name or the path of its .yaml") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"--profile {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"--profile {path}: must hold a mapping, as pipelines/profiles/tiny.yaml does")
+    return values
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import profile as profile_module
 from pipelines.checks import check_delimiters, check_given, check_lengths
-from pipelines.profile import Profile, load_profile, names, parse_changes
+from pipelines.profile import Profile, load_profile, name_of, names, parse_changes
 from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.data.documents import Document
 from rlpretrain.data.sources import GENERATORS, read_source
@@ -161,7 +161,9 @@ def test_a_missing_field_is_told_with_its_name() -> None:
 
 def test_a_profile_file_that_misses_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = profile_module._read("tiny")
-    monkeypatch.setattr(profile_module, "_read", lambda name: {k: v for k, v in whole.items() if k != "evaluate"})
+    monkeypatch.setattr(
+        profile_module, "_read", lambda name, over=(): {k: v for k, v in whole.items() if k != "evaluate"}
+    )
     with pytest.raises(UserError, match=r"profile tiny: evaluate: Field required"):
         load_profile("tiny")
 
@@ -173,3 +175,46 @@ def test_changes_go_over_the_profile() -> None:
     assert profile.shard_corpus.sources[0].documents == 9
     assert profile.compare.title == "a b"
     assert load_profile("tiny").rlp.thinking != profile.rlp.thinking
+
+
+def write_profile(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_of_ones_own_extends_a_profile_and_bears_its_own_name(tmp_path: Path) -> None:
+    write_profile(tmp_path / "house.yaml", "extends: tiny\nrlp: {thinking: {group: 4}}\n")
+    (tmp_path / "deep").mkdir()
+    file = write_profile(tmp_path / "deep" / "mine.yaml", "extends: ../house.yaml\nrlp: {thinking: {steps: 9}}\n")
+    profile = load_profile(file, {"cpt.likelihood.steps": 5})
+    assert profile.rlp.thinking is not None and profile.cpt.likelihood is not None
+    assert (profile.rlp.thinking.group, profile.rlp.thinking.steps, profile.cpt.likelihood.steps) == (4, 9, 5)
+    assert (profile.rpt.thinking and profile.rpt.thinking.steps) == 9  # derived from ours
+    assert name_of(file) == profile.compare.profile == "mine" and profile.compare.title == "RLP, profile mine"
+    said = write_profile(tmp_path / "said.yml", "extends: tiny\ncompare: {title: Ours}\n")
+    assert (load_profile(said).compare.title, load_profile(said).compare.bootstrap_samples) == ("Ours", 200)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("mine.yaml", "extends: tyni", "profile .*mine.yaml: extends: unknown profile 'tyni'; known: mini, "),
+        ("mine.yaml", "extends: mine.yaml", "mine.yaml: extends itself"),
+        (
+            "mine.yaml",
+            "extends: other.yaml",
+            "other.yaml: No such file or directory; give a profile's name or the path",
+        ),
+        ("mine.yaml", "- a", "must hold a mapping"),
+        ("mine.yaml", "a: [", "not valid YAML"),
+        ("mine.yaml", "extends: tiny\nrlp: {stepps: 1}", "unknown setting 'rlp.stepps'"),
+        ("mine.yaml", "extends: tiny\ncompare: 3", "mine.yaml: compare: "),
+        ("mine.yaml", "rlp: {}", "shard_benchmarks: Field required"),
+        ("tiny.yaml", "extends: tiny", "'tiny' is a profile of the project; give the file a name of its own"),
+        ("My Own.yaml", "extends: tiny", "name the file by up to 40 lower-case letters"),
+    ],
+)
+def test_mistakes_in_a_file_of_ones_own_take_one_line(tmp_path: Path, file: str, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as raised:
+        load_profile(write_profile(tmp_path / file, text))
+    assert "\n" not in str(raised.value)
