@@ -126,8 +126,8 @@ def run(
         settings = shrunk(settings)
     if debug:
         os.environ[local.DEBUG] = "1"
-    profile = name_of(profile)
-    name = name or local.default_name(profile, seed)
+    called = name_of(profile)
+    name = name or local.default_name(called, seed)
     parts = {name: seed} if seeds == 1 else {f"{name}-seed{seed + index}": seed + index for index in range(seeds)}
     if resume is None:
         local.check_free([name, *(part for part in parts if part != name)], runs)
@@ -140,8 +140,8 @@ def run(
         remember(runs, Given(name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror))
         uris = []
         for part, its_seed in parts.items():
-            print(f"run {part}, profile {profile}, seed {its_seed}", flush=True)
-            pipeline = reproduction(profile, settings, chosen, ONE_MACHINE)
+            print(f"run {part}, profile {called}, seed {its_seed}", flush=True)
+            pipeline = reproduction(called, settings, chosen, ONE_MACHINE)
             uris.append(local.run_local(part, pipeline, its_seed, runs, artifacts))
         if seeds == 1:
             local.fetch_report(f"{uris[0]}/compare", report)
