@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from rlpretrain.models import load_tokenizer
 from rlpretrain.settings import ThoughtSettings
 from rlpretrain.training.checkpoints import save_checkpoint
 from tests.vllm.conftest import small_model
 
 
-def test_a_question_is_answered_from_an_opened_thought(tmp_path: Path) -> None:
+def test_a_question_is_answered_from_an_opened_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine in this process, which ends with it
     from vllm import LLM, SamplingParams
 
     tokenizer = load_tokenizer("builtin:characters")
