@@ -44,6 +44,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerBase) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     facts = save_checkpoint(small_model("qwen3"), tokenizer, folder, "base", 1, 1)
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     write_manifest(folder, kind="checkpoint", settings={}, inputs={}, seed=0, facts=facts)
     return folder
 
