@@ -132,7 +132,7 @@ def run(
     if resume is None:
         local.check_free([name, *(part for part in parts if part != name)], runs)
     report = runs / name / "report"
-    with local.storage(runs, endpoint):
+    with local.storage(runs, endpoint), local.resumable(name, runs, endpoint):
         settings = _from_mirror(settings, mirror)
         check_hub(settings)
         check_delimiters(settings)

@@ -5,16 +5,20 @@ Unless an S3 endpoint is configured, an embedded server is started on loopback; 
 
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kfp import local
 
 from components.frame import DEBUG
+from pipelines.live import LiveView, on_terminal
 from pipelines.progress import Progress, captured, stage_error, tail
 from pipelines.reproduction import task_names
 from rlpretrain.artifacts import code_digest
@@ -24,6 +28,7 @@ from rlpretrain.storage import create_bucket, download_folder
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 FOREIGN = ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE")  # of the user's own account: the server knows none
+_LAST_SECONDS = 5.0  # that a stopped task has to end by itself
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -107,9 +112,10 @@ def run_local(
     shutil.rmtree(tasks, ignore_errors=True)  # of a killed attempt: what counts of it is in storage
     runner = runner or local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(tasks), raise_on_error=True)
-    progress = Progress(task_names(pipeline), tasks_in_all)
+    progress, everything = Progress(task_names(pipeline), tasks_in_all), bool(os.environ.get(DEBUG))
+    view = LiveView(name, progress) if on_terminal() and not everything else nullcontext(progress)
     try:
-        with captured(log, progress, everything=bool(os.environ.get(DEBUG))):
+        with view as watcher, captured(log, watcher, everything), children_stopped():
             pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri, code_digest=code_digest())
     except RuntimeError:  # what kfp raises when a task fails
         if os.environ.get(DEBUG):
@@ -120,6 +126,43 @@ def run_local(
         raise TaskFailed(f"{progress.failed or 'the run'} failed; the end of {log}:\n{tail(log)}") from None
     shutil.rmtree(tasks)
     return uri
+
+
+@contextmanager
+def children_stopped() -> Iterator[None]:
+    """When Ctrl-C ends the block, end the tasks that run, so that none works on beside the run that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # A group of its own has the embedded S3 server, which takes what a task still sends.
+        tasks = [each for each in psutil.Process().children(recursive=True) if _in_our_group(each.pid)]
+        for task in tasks:
+            with suppress(psutil.NoSuchProcess):
+                task.terminate()
+        for task in psutil.wait_procs(tasks, timeout=_LAST_SECONDS)[1]:
+            with suppress(psutil.NoSuchProcess):
+                task.kill()
+        raise
+
+
+def _in_our_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == os.getpgrp()
+    except ProcessLookupError:  # it ended meanwhile
+        return False
+
+
+@contextmanager
+def resumable(name: str, runs: Path, endpoint: str | None = None) -> Iterator[None]:
+    """When Ctrl-C ends the block, say how the run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = ["python", "-m", "pipelines", "run", "--resume", name]
+        command += [] if runs == Path("runs") else ["--runs", str(runs)]
+        command += ["--endpoint", endpoint] if endpoint else []
+        print(f"stopped; go on with: {shlex.join(command)}", file=sys.stderr, flush=True)
+        raise
 
 
 def fetch_report(uri: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ One definition runs on a laptop and on a cluster. Post-training settings and dat
 """
 
 from collections.abc import Callable, Sequence
+from graphlib import TopologicalSorter
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -143,11 +144,24 @@ def _build(given: dict[str, Any], arms: Sequence[str], named: Namer) -> None:
 
 
 def task_names(pipeline: Any) -> dict[str, str]:
-    """Keys of a pipeline's tasks, as runners print them (evaluate-5), to the names people see (evaluate-cpt-sft)."""
+    """Keys of a pipeline's tasks, as runners print them (evaluate-5), to the names people see (evaluate-cpt-sft).
+
+    In an order that they can run in, what can run at the same time by name.
+    """
     spec = pipeline.pipeline_spec
     found = {}
-    for component in (spec.root, *spec.components.values()):
-        for key, task in component.dag.tasks.items():
-            if not spec.components[task.component_ref.name].HasField("dag"):  # the frame of a loop or handler is none
-                found[key] = task.task_info.name
+
+    def follow(tasks: Any) -> None:
+        order = TopologicalSorter({key: set(task.dependent_tasks) for key, task in tasks.items()})
+        order.prepare()
+        while ready := order.get_ready():
+            for key in sorted(ready, key=lambda key: tasks[key].task_info.name):
+                component = spec.components[tasks[key].component_ref.name]
+                if component.HasField("dag"):  # the frame of a loop or handler is no task
+                    follow(component.dag.tasks)
+                else:
+                    found[key] = tasks[key].task_info.name
+            order.done(*ready)
+
+    follow(spec.root.dag.tasks)
     return found
