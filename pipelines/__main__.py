@@ -1,5 +1,5 @@
-"""The command line: python -m pipelines run | ablate | plan | probe | compare | mirror | compile | submit | status | schedule | verify |
-gc | lineage | export."""
+"""The command line: python -m pipelines run | ablate | plan | probe | runs | show | compare | mirror | compile | submit | status |
+schedule | verify | gc | lineage | export."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines import commands, custody_commands, probe_command
+from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.commands import Arms, Changes, Endpoint, Runs, chosen_arms
 from pipelines.profile import HardwareSettings, Profile, known, load_profile, name_of, parse_changes
@@ -22,6 +22,7 @@ completes = Path(sys.argv[0]).name == "rlp-pipelines"
 app = typer.Typer(add_completion=completes, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 for its_command in (
     *(commands.submit, commands.status, commands.schedule),
+    *(stored_commands.runs, stored_commands.show),
     *(custody_commands.verify, custody_commands.gc, custody_commands.lineage, custody_commands.export),
     probe_command.probe,
 ):

@@ -4,8 +4,9 @@ import tempfile
 from pathlib import Path
 
 from rlpretrain.errors import UserError
-from rlpretrain.report.build import compare_runs
-from rlpretrain.report.evaluations import ARMS, STAGES, Key
+from rlpretrain.report.build import collect, compare_runs
+from rlpretrain.report.evaluations import ARMS, STAGES, Key, pool, read_evaluation
+from rlpretrain.report.results import Results
 from rlpretrain.settings import CompareSettings
 from rlpretrain.storage import download_folder, list_artifacts
 
@@ -15,6 +16,13 @@ def compare_uris(uris: list[str], output: Path, settings: CompareSettings) -> No
     with tempfile.TemporaryDirectory() as scratch:
         runs = [_fetch(uri.rstrip("/"), Path(scratch) / str(index)) for index, uri in enumerate(uris)]
         compare_runs(runs, settings, output)
+
+
+def results_of(uris: list[str], settings: CompareSettings) -> Results:
+    """The figures of that comparison alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [_fetch(uri.rstrip("/"), Path(scratch) / str(index)) for index, uri in enumerate(uris)]
+        return collect(pool([{key: read_evaluation(folder) for key, folder in run.items()} for run in runs]), settings)
 
 
 def _fetch(uri: str, folder: Path) -> dict[Key, Path]:

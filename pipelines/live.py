@@ -18,8 +18,8 @@ from pipelines.progress import Execution, Progress
 
 REFRESHES = 4  # a second
 _WAITING, _RUNNING = "·", "●"
-_MARKS = {None: _RUNNING, "done": "✓", "cached": "✓", "FAILED": "✗"}
-_STYLES = {None: "bold cyan", "done": "green", "cached": "green", "FAILED": "bold red"}
+_MARKS = {None: _RUNNING, "done": "✓", "cached": "✓", "FAILED": "✗", "stopped": "■"}
+_STYLES = {None: "bold cyan", "done": "green", "cached": "green", "FAILED": "bold red", "stopped": "yellow"}
 _GAP = 3  # columns between two tasks
 _TIME = 8  # columns of a time
 _AROUND = 6  # lines besides the tasks: heading, gaps, training, figures, one free
@@ -66,6 +66,7 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()  # shows the cursor again
+        self.progress.stop()
         self.console.print(self.summary())
 
     def line(self, line: str) -> None:
@@ -166,8 +167,8 @@ def duration(seconds: float) -> str:
 class _Terminal(Console):
     """A console as large as the terminal that its file is, whatever this process's streams are by now."""
 
-    @property
-    def size(self) -> ConsoleDimensions:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
         columns, lines = os.get_terminal_size(self.file.fileno())
         return ConsoleDimensions(columns or 80, lines or 25)  # a bare pseudo-terminal says 0
 

@@ -84,6 +84,12 @@ class Progress:
             return f"        {match[0].strip()}"
         return None
 
+    def stop(self) -> None:
+        """The run is over: what has not finished was stopped."""
+        for task in self._running.values():
+            task.outcome, task.seconds = "stopped", self.clock() - task.started
+        self._running.clear()
+
     def _finish(self, key: str, status: str) -> str:
         self.finished += 1
         self.training = None
