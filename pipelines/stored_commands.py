@@ -8,14 +8,11 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands import Endpoint, Runs
 from rlpretrain.errors import UserError
 
 Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Json = Annotated[bool, typer.Option("--json", help="the same as JSON")]
-Endpoint = Annotated[
-    str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
-]
-Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 
 
 def runs(

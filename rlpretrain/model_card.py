@@ -69,7 +69,7 @@ def training_record(settings: Settings, facts: Mapping[str, Any], shards: Path) 
     ]
     return {
         **{name: facts[name] for name in ("objective", "steps", "tokens")},
-        "settings": settings.model_dump(mode="json", exclude_unset=True),
+        "settings": settings.model_dump(mode="json", exclude_defaults=True),
         "sources": sources,
         "origins": facts.get("origins", {}),
     }

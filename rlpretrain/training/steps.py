@@ -1,6 +1,6 @@
 """The steps of a training, which both trainers go through: recorded, saved, continued where an earlier attempt stood.
 
-A step ends in an update of the weights or is left out, when a number in it is not finite. SIGTERM ends the training with a
+A step ends in an update of the weights or is left out, when a number in it is not finite. SIGTERM or Ctrl-C ends the training with a
 snapshot: at once while a step has not touched the weights yet, as after the step before it, else after the step.
 """
 
@@ -33,10 +33,11 @@ THOUGHTS_FILE = "thoughts.jsonl"
 SKIPPED_FILE = "skipped.jsonl"  # steps that were left out, with their documents' ids
 _KEPT_FILES = (METRICS_FILE, TIMINGS_FILE, THOUGHTS_FILE, SKIPPED_FILE)
 STOPPED = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ended
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a scheduler's, and Ctrl-C
 
 
 class Stopped(SystemExit):
-    """SIGTERM came; the exit code makes a scheduler try again."""
+    """One of the signals came; the exit code makes a scheduler try again."""
 
     def __init__(self) -> None:
         super().__init__(STOPPED)
@@ -104,7 +105,7 @@ class Steps:
         self._here = self._position()
         self._saved = time.monotonic()
         if self.snapshots and threading.current_thread() is threading.main_thread():
-            self._handler_before = signal.signal(signal.SIGTERM, self._on_sigterm)
+            self._handlers_before = {each: signal.signal(each, self._on_signal) for each in _SIGNALS}
         return self
 
     def __exit__(
@@ -114,7 +115,8 @@ class Steps:
         if self.snapshots is None:
             return
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if kind is Stopped else self._handler_before)
+            for each, before in self._handlers_before.items():
+                signal.signal(each, signal.SIG_IGN if kind is Stopped else before)
         if kind is None:
             self.snapshots.phases[str(self.phase)] = self.tokens
         if kind is Stopped:
@@ -124,7 +126,7 @@ class Steps:
                 self.snapshots.wait()
                 self.world.most(0)  # a process that ends at once would have torchrun stop the first one's upload
             print(
-                f"{self.label}: stopped by SIGTERM; the same command goes on after step {done}",
+                f"{self.label}: stopped by {self._stopped_by}; the same command goes on after step {done}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -172,7 +174,10 @@ class Steps:
         if stop or (self._stop and self.world.alone):
             raise Stopped
 
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # a second one would end the snapshot that is saved now
+        self._stopped_by = signal.Signals(number).name
         self._stop = True
         if not self._in_danger and self.world.alone:
             raise Stopped

@@ -118,7 +118,10 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(
     assert not (output / SNAPSHOTS).exists() and list_artifacts(run) == [uri]
 
 
-def test_sigterm_leaves_a_snapshot_at_once_and_an_exit_code_for_a_retry(arguments: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_leave_a_snapshot_at_once_and_an_exit_code_for_a_retry(
+    arguments: Any, tmp_path: Path, sent: signal.Signals
+) -> None:
     stage, settings, inputs = arguments("rlp with a teacher that moves")
     settings = {**settings, "snapshots": {"every_minutes": 60}}
     run_stage(stage, settings, inputs, tmp_path / "whole")
@@ -126,8 +129,8 @@ def test_sigterm_leaves_a_snapshot_at_once_and_an_exit_code_for_a_retry(argument
     child = start(log, stage, settings, inputs, output, f"file://{tmp_path}/run/task")
     while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
         time.sleep(0.002)
-    assert end(child, signal.SIGTERM) == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; the same command goes on after step" in log.read_text()
+    assert end(child, sent) == 128 + signal.SIGTERM
+    assert f"stopped by {sent.name}; the same command goes on after step" in log.read_text()
     assert len(list_artifacts(f"file://{tmp_path}/run/checkpoints/task")) == 1
     shutil.rmtree(output)
     child = start(log, stage, settings, inputs, output, f"file://{tmp_path}/run/task")
@@ -270,6 +273,7 @@ def test_several_processes_stop_together_and_any_number_of_them_goes_on(
     assert result(output) == result(tmp_path / "whole")
     numbers = [json.loads(line)["step"] for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
     assert numbers == [*range(1, STEPS + 1), *range(1, 101)]
-    assert read_manifest(tmp_path / "one").facts == read_manifest(output).facts | {
-        "tokens": read_manifest(tmp_path / "one").facts["tokens"]
-    }
+    alone_facts, together_facts = read_manifest(tmp_path / "one").facts, read_manifest(output).facts
+    for facts in (alone_facts, together_facts):  # one process draws other thoughts than several
+        del facts["tokens"], facts["history"][0]["tokens"]
+    assert alone_facts == together_facts
