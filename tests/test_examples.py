@@ -13,8 +13,9 @@ from components.frame import run_stage
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.profile import Profile, load_profile
 from rlpretrain.artifacts import read_manifest
-from rlpretrain.models import load_model, load_tokenizer, new_model, save_model
+from rlpretrain.models import load_model, new_model, save_model
 from rlpretrain.settings import ArchitectureSettings
+from rlpretrain.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

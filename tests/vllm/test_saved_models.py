@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlpretrain.models import load_tokenizer
 from rlpretrain.settings import ThoughtSettings
+from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import save_checkpoint
 from tests.vllm.conftest import small_model
 

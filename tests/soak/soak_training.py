@@ -1,0 +1,90 @@
+"""Hours of a training in one: the small reproduction's RLP stage killed again and again, and its memory over thousands of steps.
+
+python -m pytest tests/soak/soak_training.py -s -o python_files="soak_*.py" --timeout=7200
+"""
+
+import os
+import random
+import statistics
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from components.frame import run_stage
+from pipelines.profile import load_profile
+from rlpretrain.artifacts import SNAPSHOTS
+from tests.components.resuming import end, result, start
+
+MINUTES = float(os.environ.get("RLP_SOAK_MINUTES", "30"))  # without kills; what is lost to them comes on top
+PACE = 30  # steps that the pace is measured by
+MEMORY_STEPS = 2000
+
+
+@pytest.fixture(scope="module")
+def rlp(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Settings and inputs of mini's RLP stage, on a base model that has been trained for a tenth of its steps."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the trainings' processes, two of which run at a time
+    root = tmp_path_factory.mktemp("mini")
+    profile = load_profile("mini").model_dump(mode="json")
+    for corpus in ("shard_base_corpus", "shard_corpus"):
+        run_stage("shard_data", profile[corpus], {}, root / corpus)
+    base = profile["base"]
+    base["likelihood"]["steps"] //= 10
+    run_stage("pretrain", base, {"shards": root / "shard_base_corpus"}, root / "base")
+    return profile["rlp"], {"shards": root / "shard_corpus", "checkpoint": root / "base"}
+
+
+def with_steps(settings: dict[str, Any], steps: int, **thinking: Any) -> dict[str, Any]:
+    return {**settings, "thinking": {**settings["thinking"], "steps": steps, **thinking}}
+
+
+def test_killed_every_20_to_60_seconds_it_ends_in_the_same_bytes(rlp: Any, tmp_path: Path, s3_bucket: str) -> None:
+    """Every third kill also takes the machine's disk, so that the training goes on from S3."""
+    settings, inputs = rlp
+    began = time.monotonic()
+    child = start(tmp_path / "log-pace", "pretrain", with_steps(settings, PACE), inputs, tmp_path / "pace")
+    assert child.join() is None and child.exitcode == 0
+    steps = round(60 * MINUTES / (time.monotonic() - began) * PACE)
+    settings = {**with_steps(settings, steps), "snapshots": {"every_steps": 10, "every_minutes": None}}
+    whole = start(tmp_path / "log-whole", "pretrain", settings, inputs, tmp_path / "whole")
+    moments, kills, machines, output = random.Random(0), 0, 1, tmp_path / "out"
+    while True:
+        child = start(tmp_path / "log", "pretrain", settings, inputs, output, f"{s3_bucket}/run/rlp")
+        child.join(moments.uniform(20, 60))
+        if end(child) == 0:
+            break
+        kills += 1
+        if kills % 3 == 0:
+            machines += 1
+            output = tmp_path / f"out-{machines}"
+    whole.join()
+    assert whole.exitcode == 0, (tmp_path / "log-whole").read_text()
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{steps} steps, {minutes:.0f} minutes, {kills} kills, {machines} machines")
+    assert kills >= MINUTES - 1 and result(output) == result(tmp_path / "whole")
+    assert not (output / SNAPSHOTS).exists()
+
+
+def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path) -> None:
+    settings, inputs = rlp
+    settings = with_steps(settings, MEMORY_STEPS, batch_contexts=8, micro_batch=64)
+    output = tmp_path / "out"
+    child = start(tmp_path / "log", "pretrain", settings, inputs, output)
+    seen: dict[int, int] = {}  # bytes by steps done
+    while child.is_alive():
+        metrics = output / "metrics.jsonl"
+        done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        if done:
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                seen[done] = psutil.Process(child.pid).memory_info().rss
+        child.join(0.2)
+    assert child.exitcode == 0, (tmp_path / "log").read_text()
+    middle, late = (
+        statistics.median(size for step, size in seen.items() if first <= step < first + 500) for first in (500, 1500)
+    )
+    print(f"\nresident: {middle / 2**20:.0f} MiB in steps 500 to 1,000, {late / 2**20:.0f} MiB in the last 500")
+    assert late < 1.02 * middle
