@@ -33,11 +33,11 @@ from rlpretrain.storage import connect, download_folder, exists, read_bytes, upl
 
 ENVIRONMENT = "RLP_TRAINJOB"
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABEL, PRIORITY_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 NODE = "node"  # Trainer's name of the replicated job and of its container
 MANAGER = "rlp-pipelines"
 POLL_SECONDS = 5.0
-OUTPUT = "/tmp/rlp-output"  # in the job's pods
+OUTPUT = "rlp-output"  # in the scratch space of the job's pods, or in their /tmp
 
 
 class Toleration(Settings):
@@ -69,9 +69,14 @@ class TrainJobSettings(Settings):
     cpu: str | None = Field(None, description="cores a node, as Kubernetes writes them")
     memory: str | None = Field(None, description="memory a node, as Kubernetes writes it")
     shared_memory: str | None = Field(None, description="size of /dev/shm")
+    disk: str | None = Field(
+        None, description="size of scratch space on a node's own disk; none: /tmp of the container"
+    )
+    scratch: str = Field("/scratch", description="where `disk` is mounted")
     node_selector: dict[str, str] = Field({}, description="labels of the nodes")
     tolerations: tuple[Toleration, ...] = ()
     queue: str | None = Field(None, description="Kueue LocalQueue")
+    priority_class: str | None = Field(None, description="Kueue WorkloadPriorityClass, with `queue`")
     service_account: str | None = None
     image_pull_secrets: tuple[str, ...] = ()
     env: dict[str, str] = Field({}, description="variables of the job's processes; no secrets")
@@ -116,7 +121,8 @@ def run_as_train_job(
     places = {key: f"{checkpoint_uri}/inputs/{key}" for key in inputs}
     for key, path in inputs.items():
         _bring(path, places[key])
-    command = ["torchrun", "-m", f"components.{stage}", "--settings", json.dumps(origin.settings), "--output", OUTPUT]
+    command = ["torchrun", "-m", f"components.{stage}", "--settings", json.dumps(origin.settings)]
+    command += ["--output", f"{settings.scratch if settings.disk else '/tmp'}/{OUTPUT}"]
     command += ["--publish", publish_uri, "--checkpoints", checkpoint_uri]
     command += [word for key, place in places.items() for word in ("--input", f"{key}={place}")]
     follower.run(train_job(name, command, settings))
@@ -163,7 +169,8 @@ def train_job(name: str, command: list[str], settings: TrainJobSettings) -> dict
             name=name,
             namespace=settings.namespace,
             labels={"app.kubernetes.io/managed-by": MANAGER}
-            | ({QUEUE_LABEL: settings.queue} if settings.queue else {}),
+            | ({QUEUE_LABEL: settings.queue} if settings.queue else {})
+            | ({PRIORITY_LABEL: settings.priority_class} if settings.queue and settings.priority_class else {}),
         ),
         spec=api.TrainerV1alpha1TrainJobSpec(
             runtimeRef=api.TrainerV1alpha1RuntimeRef(name=settings.runtime),
@@ -190,9 +197,15 @@ def _pod_patch(settings: TrainJobSettings) -> api.TrainerV1alpha1RuntimePatch:
         pod["serviceAccountName"] = settings.service_account
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    volumes = []
     if settings.shared_memory:
-        pod["volumes"] = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}}]
-        pod["containers"] = [{"name": NODE, "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]
+        volumes.append(("shm", "/dev/shm", {"medium": "Memory", "sizeLimit": settings.shared_memory}))
+    if settings.disk:
+        volumes.append(("scratch", settings.scratch, {"sizeLimit": settings.disk}))
+    if volumes:
+        pod["volumes"] = [{"name": name, "emptyDir": kind} for name, _, kind in volumes]
+        mounts = [{"name": name, "mountPath": path} for name, path, _ in volumes]
+        pod["containers"] = [{"name": NODE, "volumeMounts": mounts}]
     template = {"template": {"spec": {"template": {"spec": pod}}}, "name": NODE}
     patch = {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [template]}}}}
     validated = api.TrainerV1alpha1RuntimePatch.from_dict(patch)

@@ -2,14 +2,17 @@
 
 Data and comparison run on the pool `cpu`, training on `train`, evaluation on `eval`. What Kubeflow Pipelines takes as a
 parameter of a run (accelerator, cpu, memory, node selector, tolerations) becomes one, with the file's value as its default,
-so that a run started in the UI can choose another pool; the rest is fixed when the pipeline is compiled.
+so that a run started in the UI can choose another pool; the rest is fixed when the pipeline is compiled, and with it the
+nodes of a training that takes several.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from components.images import image
 from components.report_status.stage import WEBHOOK_ENV
 from rlpretrain.errors import UserError
 from rlpretrain.settings import Settings, load_settings
@@ -62,6 +65,9 @@ class Pool(Settings):
     memory: Bytes = Field(description="memory that a pod asks for and is held to, for example 64Gi")
     accelerator: str | None = Field(None, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", description="e.g. nvidia.com/gpu")
     count: int = Field(1, ge=1, description="accelerators a pod")
+    nodes: int = Field(
+        1, ge=1, description="of `train`: pods, a node each, that train one model together, through Kubeflow Trainer"
+    )
     node_selector: dict[str, str] = Field({}, description="labels of the nodes")
     tolerations: tuple[Toleration, ...] = ()
     shared_memory: Bytes | None = Field(None, description="size of /dev/shm, which counts towards `memory`")
@@ -78,6 +84,11 @@ class Pool(Settings):
             raise ValueError("'count' counts accelerators: name the 'accelerator', for example nvidia.com/gpu")
         return self
 
+    def waiting(self, cpu: "Pool") -> "Pool":
+        """A stage's own pod while several nodes of this pool train: it brings the inputs and fetches the result, beside ``cpu``'s."""
+        placed = {name: getattr(cpu, name) for name in ("disk", "node_selector", "tolerations")}
+        return Pool(cpu="2", memory="16Gi", spot=self.spot or cpu.spot, **placed)
+
 
 class Pools(Settings):
     """One pool for each group of stages."""
@@ -90,6 +101,9 @@ class Pools(Settings):
     def _complete(self) -> Self:
         if self.cpu.accelerator is not None:
             raise ValueError("pools.cpu.accelerator: its stages use none; remove it")
+        for name in ("cpu", "eval"):
+            if getattr(self, name).nodes > 1:
+                raise ValueError(f"pools.{name}.nodes: its stages take one each; remove it")
         return self
 
 
@@ -153,20 +167,49 @@ class Cluster(Settings):
     def _complete(self) -> Self:
         if self.s3.secret is None and self.service_account is None:
             raise ValueError("without s3.secret, name the 'service_account' whose role may use the bucket")
+        if self.pools.train.nodes > 1 and None in (self.namespace, self.service_account):
+            raise ValueError("pools.train.nodes: name 'namespace' and 'service_account', which submits the TrainJobs")
         return self
 
-    def pool(self, component: str) -> Pool:
-        """The pool of a component's tasks."""
-        return getattr(self.pools, STAGE_POOLS[component])
+    def pods(self, pool: str) -> Pool:
+        """What the pods of a pool's tasks ask for."""
+        found: Pool = getattr(self.pools, pool)
+        return found if found.nodes == 1 else found.waiting(self.pools.cpu)
 
-    def task_environment(self, pool: Pool) -> dict[str, str]:
-        """Plain variables of a task on ``pool``."""
+    def pool(self, component: str) -> Pool:
+        """What the pods of a component's tasks ask for."""
+        return self.pods(STAGE_POOLS[component])
+
+    def task_environment(self, component: str) -> dict[str, str]:
+        """Plain variables of a component's tasks."""
+        values = self._environment(self.pool(component))
+        if STAGE_POOLS[component] == "train" and self.pools.train.nodes > 1:
+            from components.trainjob import ENVIRONMENT  # Kubernetes' client takes a second to import
+
+            values[ENVIRONMENT] = json.dumps(self._train_job(), sort_keys=True)
+        return values
+
+    def _environment(self, pool: Pool) -> dict[str, str]:
         values = {"AWS_DEFAULT_REGION": self.s3.region}
         if self.s3.endpoint is not None:
             values["AWS_ENDPOINT_URL_S3"] = self.s3.endpoint
         if pool.disk is not None:
             values |= {"TMPDIR": SCRATCH, "HF_HOME": f"{SCRATCH}/huggingface"}
         return values | self.environment
+
+    def _train_job(self) -> dict[str, Any]:
+        """`TrainJobSettings` of components/trainjob.py: the pool `train` as the nodes of one job."""
+        train = self.pools.train
+        return {
+            **train.model_dump(mode="json", exclude={"spot"}, exclude_none=True),
+            "namespace": self.namespace,
+            "image": image("train"),
+            "scratch": SCRATCH,
+            "service_account": self.service_account,
+            "image_pull_secrets": list(self.image_pull_secrets),
+            "env": self._environment(train),
+            "secrets": [secret.model_dump() for secret in self.task_secrets("pretrain")],
+        }
 
     def task_secrets(self, component: str) -> list[SecretEnv]:
         """Secrets whose keys are variables of a component's tasks; the webhook's address goes to one of them alone."""
@@ -185,7 +228,7 @@ def pool_parameters(cluster: Cluster) -> dict[str, tuple[Any, str]]:
     """Parameters of a run that choose its machines: name to default and description. Kubeflow reads numbers as text."""
     found: dict[str, tuple[Any, str]] = {}
     for name in POOLS:
-        pool: Pool = getattr(cluster.pools, name)
+        pool = cluster.pods(name)
         what = Pools.model_fields[name].description
         if pool.accelerator is not None:
             found[f"{name}_pool_accelerator"] = (pool.accelerator, f"Accelerator of {what}.")
@@ -226,7 +269,7 @@ def place_task(task: Any, component: str, cluster: Cluster, given: dict[str, Any
     for secret in cluster.task_secrets(component):
         for variable, key in secret.env.items():
             kubernetes.use_secret_as_env(task, secret.name, {key: variable})
-    for variable, value in sorted(cluster.task_environment(pool).items()):
+    for variable, value in sorted(cluster.task_environment(component).items()):
         task.set_env_variable(variable, value)
 
 

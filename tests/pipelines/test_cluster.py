@@ -9,7 +9,9 @@ import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
+from pydantic import ValidationError
 
+from components.trainjob import TrainJobSettings, train_job
 from pipelines.ablations import ablations, parse_sweeps
 from pipelines.cluster import POOLS, STAGE_POOLS, Cluster, check_for_kubeflow, load_cluster
 from pipelines.compiling import compiled_for, compiled_text, tasks_of
@@ -43,6 +45,9 @@ class Compiled:
 
     def container(self, task: str) -> dict[str, Any]:
         return self.definition["deploymentSpec"]["executors"][f"exec-{self.component(task)}"]["container"]
+
+    def environment(self, task: str) -> dict[str, str]:
+        return {one["name"]: one["value"] for one in self.container(task)["env"]}
 
     def pod(self, task: str) -> dict[str, Any]:
         return self.pods[f"exec-{self.component(task)}"]
@@ -173,7 +178,7 @@ def test_secrets_come_as_environment_and_the_webhook_to_one_task_alone() -> None
         assert variables["AWS_SECRET_ACCESS_KEY"] == ("rlp-s3", "secretkey")
         assert ("RLP_WEBHOOK_URL" in variables) == (task == "report-status")
         assert [one["secretName"] for one in pod["imagePullSecret"]] == ["registry"]
-        environment = {one["name"]: one["value"] for one in compiled.container(task)["env"]}
+        environment = compiled.environment(task)
         assert environment["AWS_ENDPOINT_URL_S3"] == "https://storage.googleapis.com"
         assert environment["TMPDIR"] == "/scratch"
 
@@ -183,6 +188,40 @@ def test_kueue_takes_its_labels() -> None:
     labels = compiled.pod("pretrain-rlp")["podMetadata"]["labels"]
     assert labels == {"kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/priority-class": "training"}
     assert "podMetadata" not in compiled.pod("compare")
+
+
+def test_a_training_on_several_nodes_is_a_job_that_a_small_pod_waits_for() -> None:
+    values = change("pools.train.nodes", 4)
+    values["pools"]["train"] |= {"queue": "research", "priority_class": "training"}
+    cluster = Cluster.model_validate(values)
+    compiled, pool = Compiled(cluster), cluster.pools.train
+    for task in ("train-base", "pretrain-rlp", "sft-cpt", "rlvr-rlp"):
+        assert compiled.resources(task) == {
+            "resourceCpuRequest": "2",
+            "resourceMemoryRequest": "16Gi",
+            "resourceMemoryLimit": "16Gi",
+        }
+        pod, environment = compiled.pod(task), compiled.environment(task)
+        selector = compiled.value(pod["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"])
+        assert selector == cluster.pools.cpu.node_selector and "podMetadata" not in pod
+        settings = TrainJobSettings.model_validate_json(environment["RLP_TRAINJOB"])
+        assert (settings.nodes, settings.count, settings.namespace) == (4, 8, "research")
+        assert settings.image == compiled.container(task)["image"]
+        job = train_job("rlp-x", ["torchrun"], settings)
+        assert job["spec"]["trainer"]["resourcesPerNode"]["limits"] == {"memory": pool.memory, pool.accelerator: "8"}
+        assert {"name": "TMPDIR", "value": "/scratch"} in job["spec"]["trainer"]["env"]
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "training"
+        [patch] = job["spec"]["runtimePatches"]
+        [replicated] = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        of_job = replicated["template"]["spec"]["template"]["spec"]
+        assert of_job["nodeSelector"] == pool.node_selector and of_job["serviceAccountName"] == "rlp-runner"
+        mounts = {mount["mountPath"] for mount in of_job["containers"][0]["volumeMounts"]}
+        assert mounts == {"/dev/shm", "/scratch"}
+    assert "RLP_TRAINJOB" not in compiled.environment("evaluate-rlp-pretrained")
+    assert "train_pool_accelerator" not in compiled.defaults
+    values["namespace"] = None
+    with pytest.raises(ValidationError, match=r"pools\.train\.nodes: name 'namespace' and 'service_account'"):
+        Cluster.model_validate(values)
 
 
 def test_the_server_would_read_it(example: tuple[Cluster, Compiled]) -> None:
@@ -235,6 +274,7 @@ def change(path: str, value: Any) -> dict[str, Any]:
         ("pools.train.accelerator", "a100", "pools.train.accelerator: String should match"),
         ("pools.cpu.accelerator", "nvidia.com/gpu", "pools.cpu.accelerator: its stages use none"),
         ("pools.cpu.count", 2, "name the 'accelerator'"),
+        ("pools.eval.nodes", 2, "pools.eval.nodes: its stages take one each; remove it"),
         ("pools.eval.tolerations", [{"key": "a", "value": "b"}], "operator Equal needs 'value'"),
         ("s3.artifacts_uri", "rlp/runs", "s3.artifacts_uri: String should match"),
         ("s3.secret", {"name": "rlp-s3", "env": {"KEY": "key"}}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),

@@ -8,8 +8,8 @@ import pytest
 import typer
 import yaml
 
-from components.trainjob import ENVIRONMENT, TrainJobSettings
 from pipelines.__main__ import app
+from pipelines.cluster import Cluster
 from rlpretrain.settings import parse_settings
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +79,9 @@ def test_links_lead_somewhere() -> None:
 @pytest.mark.parametrize("block", YAML_BLOCKS, ids=range(len(YAML_BLOCKS)))
 def test_manifests_in_it_are_whole(block: str) -> None:
     value = yaml.safe_load(block)
-    if "environment" in value:
-        wanted = yaml.safe_load(value["environment"][ENVIRONMENT])
-        assert parse_settings(TrainJobSettings, wanted, ENVIRONMENT).nodes == 4
+    if "pools" in value:
+        example = yaml.safe_load((ROOM / "clusters" / "eks.yaml").read_text())
+        value["pools"] = example["pools"] | value["pools"]
+        assert parse_settings(Cluster, example | value, "the guide").pools.train.nodes == 4
     elif value["kind"] == "ConfigMap":
         assert "credentials" in yaml.safe_load(value["data"]["providers"])["s3"]["default"]

@@ -47,8 +47,8 @@ def test_the_comparison_is_neither_cached_nor_tried_again(tasks: dict[str, dict[
 def test_spot_nodes_bring_more_tries() -> None:
     definition = next(yaml.safe_load_all(compiled_text(tiny(Target(load_cluster(FOLDER / "eks.yaml"))))))
     tasks = {task["taskInfo"]["name"]: task for task in tasks_of(definition).values()}
-    assert tasks["evaluate-rlp-sft"]["retryPolicy"]["maxRetryCount"] == 6
-    assert tasks["sft-rlp"]["retryPolicy"]["maxRetryCount"] == 3
+    assert tasks["evaluate-rlp-sft"]["retryPolicy"]["maxRetryCount"] == 2
+    assert tasks["sft-rlp"]["retryPolicy"]["maxRetryCount"] == 9
 
 
 def test_one_machine_tries_nothing_again() -> None:
