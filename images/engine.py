@@ -88,10 +88,19 @@ def engine(log: Path) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait()
+            _unmount_below(folder)
             if before is None:
                 del os.environ["DOCKER_HOST"]
             else:
                 os.environ["DOCKER_HOST"] = before
+
+
+def _unmount_below(folder: str) -> None:
+    """Give back what the engine leaves mounted, the host's network namespace, so that its folder can go."""
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        place = line.split()[1]
+        if place.startswith(f"{folder}/"):
+            subprocess.run(["umount", place], check=True)
 
 
 def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:

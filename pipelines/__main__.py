@@ -12,8 +12,8 @@ import typer
 
 from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
-from pipelines.commands import Arms, Changes, Endpoint, Runs, chosen_arms
-from pipelines.profile import HardwareSettings, Profile, known, load_profile, name_of, parse_changes
+from pipelines.commands import Arms, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
+from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError
 from rlpretrain.settings import parse_settings
 
@@ -28,10 +28,6 @@ for its_command in (
 ):
     app.command()(its_command)
 Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
-Mirror = Annotated[
-    str | None,
-    typer.Option(metavar="URI", help="s3:// or file:// place that `mirror` wrote to, read in the hub's stead"),
-]
 Debug = Annotated[bool, typer.Option("--debug", help="show all output, and tracebacks of mistakes")]
 
 
@@ -58,7 +54,7 @@ def compile_command(
             raise UserError("--output: name the --profile to compile")
         settings = load_profile(profile, parse_changes(change or []))
         check_lengths(settings)
-        settings = _from_mirror(settings, mirror)
+        settings = from_mirror(settings, mirror)
         check_delimiters(settings)
         text = compiled_for(name_of(profile), settings, chosen_arms(arms), cluster, target, cron)
         output.write_text(text, encoding="utf-8")
@@ -134,7 +130,7 @@ def run(
         local.check_free([name, *(part for part in parts if part != name)], runs)
     report = runs / name / "report"
     with local.storage(runs, endpoint), local.resumable(name, runs, endpoint):
-        settings = _from_mirror(settings, mirror)
+        settings = from_mirror(settings, mirror)
         check_hub(settings)
         check_delimiters(settings)
         local.create_bucket(artifacts)
@@ -163,6 +159,7 @@ def ablate(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     change: Changes = None,
     artifacts: Artifacts = "s3://rlp/runs",
+    mirror: Mirror = None,
     endpoint: Endpoint = None,
     runs: Runs = Path("runs"),
     debug: Debug = False,
@@ -176,14 +173,15 @@ def ablate(
     from pipelines.placing import ONE_MACHINE
 
     chosen = parse_sweeps(sweeps, settings)
-    points = make_points(settings, chosen)
     if debug:
         os.environ[local.DEBUG] = "1"
     profile = name_of(profile)
     name = name or f"ablations-{local.default_name(profile, seed)}"
     local.check_free([name], runs)
     with local.storage(runs, endpoint):
-        check_hub(settings)
+        settings = from_mirror(settings, mirror)
+        points = make_points(settings, chosen)
+        check_hub(settings, chosen)
         check_delimiters(settings)
         print(f"run {name}, profile {profile}, {len(points)} points of {', '.join(chosen)}", flush=True)
         pipeline = ablations(profile, settings, chosen, parallelism=1, target=ONE_MACHINE)
@@ -259,15 +257,6 @@ def compare(
     with local.storage(runs, endpoint):
         compare_uris(uris, output, CompareSettings(title=title))
     _summarise(output)
-
-
-def _from_mirror(settings: Profile, mirror: str | None) -> Profile:
-    """The profile with the mirror's places in the hub's stead, where a mirror is named."""
-    if mirror is None:
-        return settings
-    from pipelines.mirroring import mirrored
-
-    return mirrored(settings, mirror.rstrip("/"))
 
 
 def _summarise(report: Path) -> None:

@@ -16,7 +16,7 @@ from components.evaluate.component import evaluate
 from components.pretrain.component import train_base
 from components.shard_data.component import shard_benchmarks, shard_data
 from pipelines.placing import ANYWHERE, Namer, Target
-from pipelines.profile import AblationSettings, Profile
+from pipelines.profile import CORPORA, AblationSettings, Profile
 from pipelines.reproduction import RUN_PARAMETERS, described
 from rlpretrain.errors import UserError
 from rlpretrain.settings import PretrainSettings, ShardDataSettings, Value, parse_settings
@@ -28,7 +28,6 @@ FIELDS = {
     "ema_decay": "ema_decay",
     "positions": "positions",
 }  # of rlp.thinking
-CORPORA = ("corpus", "domains")
 SWEEPS = (*FIELDS, *CORPORA)
 _STAGES = {
     "benchmarks": ("shard_benchmarks", "Settings of sharding the benchmarks."),

@@ -1,8 +1,9 @@
 """What can be told of a profile before a run begins: lengths, delimiters, what the user must give, what the hub has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from pipelines.profile import Profile
+from pipelines.profile import CORPORA, Profile
 from rlpretrain.errors import UserError
 from rlpretrain.lengths import check_room
 from rlpretrain.settings import (
@@ -10,6 +11,7 @@ from rlpretrain.settings import (
     HeldOutGainSettings,
     SourceSettings,
     ThinkingSettings,
+    parse_settings,
 )
 
 GIVEN = "given:"  # a model that the user must name; what follows says which
@@ -55,22 +57,42 @@ def check_delimiters(profile: Profile) -> None:
         token_id(tokenizer, token)
 
 
-def check_hub(profile: Profile) -> None:
-    """UserError when the hub does not have a data set or a model that the profile reads, or cannot be asked."""
+def check_hub(profile: Profile, sweeps: Sequence[str] = ()) -> None:
+    """UserError when the hub does not have a data set or a model that the profile reads, or cannot be asked.
+
+    ``sweeps``: the ablations whose corpora are read, too.
+    """
     from rlpretrain.data.sources import check_hub
     from rlpretrain.hub import check_repository, is_cached
 
-    check_hub(source for _, source in hub_sources(profile))
+    check_hub(found.source for found in hub_sources(profile, sweeps))
     for (name, revision), field in hub_models(profile).items():
         if not is_cached(name, revision):
             check_repository("model", name, revision, field)
 
 
-def hub_sources(profile: Profile) -> list[tuple[str, SourceSettings]]:
-    """The sources that are read from the hub, with their task's field; the evaluation's first."""
+class HubSource(NamedTuple):
+    """A source that is read from the hub: the fields that lead to what has its list, and its place in that."""
+
+    path: tuple[str, ...]
+    place: int
+    source: SourceSettings
+
+
+def hub_sources(profile: Profile, sweeps: Sequence[str] = CORPORA) -> list[HubSource]:
+    """The sources that are read from the hub, the evaluation's first; of ablations those of ``sweeps``."""
     tasks = sorted((name for name in Profile.model_fields if name.startswith("shard_")), key="shard_benchmarks".__ne__)
-    found = ((task, source) for task in tasks for source in getattr(profile, task).sources)
-    return [(task, source) for task, source in found if source.kind == "huggingface"]
+    lists: dict[tuple[str, ...], Sequence[SourceSettings]] = {(task,): getattr(profile, task).sources for task in tasks}
+    for sweep in CORPORA:
+        corpora = getattr(profile.ablations, sweep, None)
+        for name, settings in corpora.others.items() if corpora is not None and sweep in sweeps else ():
+            path = ("ablations", sweep, "others", name)
+            # Checked here by themselves: what a corpus has besides lies over `shard_corpus` and is checked with it.
+            lists[path] = [
+                parse_settings(SourceSettings, source, ".".join(path)) for source in settings.get("sources", ())
+            ]
+    found = (HubSource(path, index, each) for path, sources in lists.items() for index, each in enumerate(sources))
+    return [each for each in found if each.source.kind == "huggingface"]
 
 
 def hub_models(profile: Profile) -> dict[tuple[str, str | None], str]:

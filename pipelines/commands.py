@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
+from pipelines.checks import check_given, check_lengths
 from pipelines.cluster import load_cluster
-from pipelines.profile import known, load_profile, name_of, parse_changes
+from pipelines.profile import Profile, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError
 
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
@@ -17,6 +18,10 @@ Changes = Annotated[
 ]
 Endpoint = Annotated[
     str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="s3:// or file:// place that `mirror` wrote to, read in the hub's stead"),
 ]
 Runs = Annotated[Path, typer.Option(help="folder of the runs and of the embedded S3 server's data")]
 ClusterFile = Annotated[Path, typer.Option("--cluster", help="the cluster's file, such as pipelines/clusters/eks.yaml")]
@@ -29,6 +34,15 @@ def chosen_arms(text: str | None) -> tuple[str, ...]:
     return DEFAULT_ARMS if text is None else parse_arms(text)
 
 
+def from_mirror(settings: Profile, mirror: str | None) -> Profile:
+    """The profile with the mirror's places in the hub's stead, where a mirror is named."""
+    if mirror is None:
+        return settings
+    from pipelines.mirroring import mirrored
+
+    return mirrored(settings, mirror.rstrip("/"))
+
+
 def submit(
     cluster: ClusterFile,
     profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")],
@@ -36,6 +50,7 @@ def submit(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     arms: Arms = None,
     change: Changes = None,
+    mirror: Mirror = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="a run's parameter; repeatable")
     ] = None,
@@ -44,7 +59,7 @@ def submit(
     every: Every = 30.0,
 ) -> None:
     """Start a run on a cluster, once: of a name that is there already, the run is shown and no other started."""
-    version = _version(profile, arms, parse_changes(change or []), cluster)
+    version = _version(profile, arms, parse_changes(change or []), mirror, cluster)
     name = name or f"{version.name}-s{seed}"
     given = {"run_name": name, "seed": seed} | parse_changes(parameter or [], "--param", "NAME=VALUE")
     version.parameters(given)
@@ -97,7 +112,7 @@ def schedule(
     if not loaded:
         print("no schedules: pipelines/schedules holds no *.yaml")
     for name, wanted, cluster in loaded:
-        version = _version(wanted.profile, wanted.arms, wanted.set, cluster)
+        version = _version(wanted.profile, wanted.arms, wanted.set, wanted.mirror, cluster)
         # Kubeflow puts no date into parameters: runs of one version share a place, and unchanged ones its cached results.
         given = {"run_name": f"{name}-{version.name}", **wanted.parameters}
         version.parameters(given)
@@ -108,11 +123,14 @@ def schedule(
         )
 
 
-def _version(profile: str, arms: str | None, changes: dict[str, Any], cluster: Path) -> Any:
+def _version(profile: str, arms: str | None, changes: dict[str, Any], mirror: str | None, cluster: Path) -> Any:
     """The compiled pipeline under its name; mistakes in profile, arms and cluster are told before the server is asked."""
     settings, chosen = load_profile(profile, changes), chosen_arms(arms)
+    check_given(settings)
+    check_lengths(settings)
     profile = name_of(profile)
     load_cluster(cluster)
+    settings = from_mirror(settings, mirror)
     from pipelines.compiling import compiled_for
     from pipelines.kubeflow import Version
     from pipelines.versions import version_name

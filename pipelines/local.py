@@ -109,7 +109,8 @@ def run_local(
     uri = f"{artifacts_uri}/{name}"
     folder = make_folder(runs / name, "--runs")
     tasks, log = folder / "tasks", folder / "log.txt"
-    shutil.rmtree(tasks, ignore_errors=True)  # of a killed attempt: what counts of it is in storage
+    for attempt in tasks.glob("*"):  # one that was killed: what counts of it is in storage
+        shutil.rmtree(attempt)
     runner = runner or local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(tasks), raise_on_error=True)
     progress, everything = Progress(task_names(pipeline), tasks_in_all), bool(os.environ.get(DEBUG))

@@ -1,10 +1,12 @@
 """A profile's data sets and models out of the Hugging Face hub into storage, and a profile that reads them there.
 
 python -m pipelines mirror --profile qwen3-1.7b --to s3://BUCKET/mirror [--only benchmarks]
-python -m pipelines run --profile qwen3-1.7b --mirror s3://BUCKET/mirror
+python -m pipelines run --profile qwen3-1.7b --mirror s3://BUCKET/mirror      # and so do ablate, compile, submit, schedule
 """
 
 import tempfile
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ Pieces = dict[Piece, str]  # with the field that asks for each
 def pieces(profile: Profile, benchmarks_only: bool = False) -> Pieces:
     """What the profile takes from the hub, the evaluation sets first."""
     found: Pieces = {}
-    for task, source in hub_sources(profile):
-        if task == "shard_benchmarks" or not benchmarks_only:
+    for path, _, source in hub_sources(profile):
+        if path == ("shard_benchmarks",) or not benchmarks_only:
             found.setdefault(Piece.of_source(source), f"source '{source.name}'")
     if not benchmarks_only:
         for name, revision, field in _tokenizers(profile):
@@ -61,11 +63,10 @@ def mirrored(profile: Profile, mirror: str) -> Profile:
     def stored(piece: Piece) -> str | None:
         return f"{mirror}/{piece.place}" if held[piece.place] else None
 
-    for task, source in hub_sources(profile):
-        place = stored(Piece.of_source(source))
-        if place is not None:
-            index = getattr(profile, task).sources.index(source)
-            values[task]["sources"][index] |= {"kind": "jsonl", "path": place}
+    for path, place, source in hub_sources(profile):
+        there = stored(Piece.of_source(source))
+        if there is not None:
+            reduce(getitem, path, values)["sources"][place] |= {"kind": "jsonl", "path": there}
     for task in (name for name in values if name.startswith("shard_")):
         _rename(values[task]["tokenizer"], "name", "revision", "tokenizer", stored)
     _rename(values["base"], "initial_model", "initial_revision", "model", stored)

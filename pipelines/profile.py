@@ -59,6 +59,9 @@ class AblationSettings(Settings):
     domains: CorpusSweep | None = None
 
 
+CORPORA = ("corpus", "domains")  # the ablations that read other documents
+
+
 class Profile(Settings):
     """One settings object a task of the DAG."""
 

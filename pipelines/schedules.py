@@ -17,6 +17,7 @@ class Schedule(Settings):
     cron: str = Field(description="minute hour day month weekday, in the server's time zone, which is UTC as a rule")
     cluster: str = Field(description="path of the cluster's file, from this file's folder")
     set: dict[str, Any] = Field({}, description="over the profile, as --set takes it")
+    mirror: str | None = Field(None, description="as --mirror takes it; read by the tasks and where `schedule` runs")
     parameters: dict[str, Any] = Field({}, description="parameters of the runs, for example seed")
     enabled: bool = True
     cache: bool = Field(True, description="tasks whose inputs and code are unchanged are not run again")

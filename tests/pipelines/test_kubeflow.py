@@ -43,7 +43,7 @@ def cluster(kfp_server: KfpServer, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def version() -> Version:
-    return commands._version("tiny", "base,rlp", {}, FOLDER / "eks.yaml")
+    return commands._version("tiny", "base,rlp", {}, None, FOLDER / "eks.yaml")
 
 
 @pytest.fixture

@@ -194,6 +194,23 @@ def test_what_the_mirror_lacks_stays_with_the_hub_and_is_named(
     assert f"lacks, and the hub is asked for: {PLACES[1]}" in capsys.readouterr().out
 
 
+def test_the_corpora_of_ablations_are_mirrored_too_and_asked_for_where_they_are_read(
+    hub: Hub, mirror: Path, tmp_path: Path
+) -> None:
+    corpus = {"default": "ours", "others": {"sums": {"sources": [source(split="train")]}}}
+    given = {"ablations.corpus": corpus}
+    profile = load_profile("tiny", given)
+    assert [piece.place for piece in pieces(profile)] == [PLACES[1]]
+    read = mirrored(profile, f"file://{mirror}").ablations
+    assert read is not None and read.corpus is not None
+    [settings] = read.corpus.others["sums"]["sources"]
+    assert settings["kind"] == "jsonl" and settings["path"] == f"file://{mirror}/{PLACES[1]}"
+    lacking = {"ablations.corpus": {**corpus, "others": {"sums": {"sources": [source("a/none")]}}}}
+    artifacts = ("--artifacts", f"file://{tmp_path}/artifacts")
+    done = pipelines(hub, tmp_path, "ablate", lacking, *artifacts, "--sweeps", "corpus")
+    assert done.returncode == 2 and "a/none" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_a_gated_set_needs_a_token_and_is_never_printed(hub: Hub, tmp_path: Path) -> None:
     given = {"shard_benchmarks.sources": [source(), source("a/secret")]}
     to = ("--to", f"file://{tmp_path}/m")
