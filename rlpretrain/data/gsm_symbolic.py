@@ -19,7 +19,7 @@ PROMPT = "Question: {question}\nAnswer:"
 def generate(
     *, documents: int, split: str, seed: int, form: str = "document", source: str = "gsm_symbolic"
 ) -> Iterator[Document]:
-    """``documents`` problems; ``form``: document (text), sft (prompt and worked solution) or problem (prompt, answer)."""
+    """``documents`` problems; ``form``: document (text), sft (prompt, and the solution as a thought) or problem (prompt, answer)."""
     import reasoning_gym
 
     if split not in ("train", "test") or form not in FORMS:
@@ -46,11 +46,10 @@ def generate(
         # Some solutions end in "#### 36.0" where the answer is 36.
         steps, mark, _ = item["metadata"]["answer_cot"].rpartition("####")
         assert mark, "a worked solution ends in #### and the answer"
-        solution = f" {steps.strip()}\n#### {answer}"
         if form == "document":
-            yield Document(prompt + solution, "", "", source)
+            yield Document(f"{prompt} {steps.strip()}\n#### {answer}", "", "", source)
         elif form == "sft":
-            yield Document(solution, prompt, "", source)
+            yield Document(f"<think> {steps.strip()}</think>\n#### {answer}", prompt, "", source)
         else:
             yield Document("", prompt, answer, source)
     assert made == documents, "more items than were drawn are needed"

@@ -30,7 +30,7 @@ def test_forms() -> None:
     (sft,) = generate(documents=1, split="train", seed=0, form="sft")
     (problem,) = generate(documents=1, split="train", seed=0, form="problem")
     assert re.fullmatch(r"Question: .*\nAnswer: .*\n#### \S+", document.text, re.DOTALL) and not document.prompt
-    assert sft.prompt.endswith("\nAnswer:") and re.fullmatch(r" .*\n#### \S+", sft.text, re.DOTALL)
+    assert sft.prompt.endswith("\nAnswer:") and re.fullmatch(r"<think> .*</think>\n#### \S+", sft.text, re.DOTALL)
     assert problem.prompt.endswith("\nAnswer:") and problem.answer and not problem.text
     assert len({document.text, sft.prompt + sft.text}) == 2  # post-training has problems of its own
 
