@@ -65,14 +65,17 @@ def launch(
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             nonlocal stopped
+            # A terminal sends Ctrl-C to torchrun as well, and a second signal would cut short what the first has begun.
+            if not stopped and number == signal.SIGTERM:
+                child.send_signal(number)
             stopped = True
-            child.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, hand_on)
+        before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             code = child.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             child.kill()
     if stopped:
         raise SystemExit(128 + signal.SIGTERM)

@@ -231,6 +231,7 @@ class _Follower:
         self.jobs: Any = client.CustomObjectsApi()
         self.pods: Any = client.CoreV1Api()
         self._place = (GROUP, VERSION, namespace, PLURAL)
+        self._shown = ""  # time of the last line of a log that was printed
         self._stopping = False
         self._over = threading.Event()
 
@@ -285,29 +286,28 @@ class _Follower:
     def _show_logs(self) -> None:
         """Copy what the first node says to our own output, from pod to pod as they come and go."""
         labels = f"jobset.sigs.k8s.io/jobset-name={self.name},batch.kubernetes.io/job-completion-index=0"
-        last, over = "", False
+        over = False
         while not over:
             over = self._over.is_set()  # then once more, for the last lines
             try:
                 found = self.pods.list_namespaced_pod(self.namespace, label_selector=labels).items
                 running = [pod.metadata.name for pod in found if pod.status.phase != "Pending"]
                 for name in running[-1:]:
-                    last = self._show_log(name, last)
+                    self._show_log(name)
             except (ApiException, HTTPError):
                 pass  # not there yet, or gone again
             self._over.wait(POLL_SECONDS)
 
-    def _show_log(self, pod: str, last: str) -> str:
-        """Print the lines of a pod's log behind the time ``last``; returns the time of the last one."""
+    def _show_log(self, pod: str) -> None:
+        """Print the lines of a pod's log that are newer than those printed before, until it ends or the stream breaks."""
         answer = self.pods.read_namespaced_pod_log(
             pod, self.namespace, container=NODE, follow=True, timestamps=True, _preload_content=False
         )
         for raw in answer:
             moment, _, line = raw.decode(errors="replace").rstrip("\n").partition(" ")
-            if moment > last:
+            if moment > self._shown:
                 print(line, file=sys.stderr, flush=True)
-                last = moment
-        return last
+                self._shown = moment
 
     def _get(self) -> dict[str, Any] | None:
         try:

@@ -14,7 +14,7 @@ from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.commands import Arms, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
 from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
 from rlpretrain.settings import parse_settings
 
 # A shell completes commands by their names, and that of `python -m pipelines` is python.
@@ -52,12 +52,15 @@ def compile_command(
     if output is not None:
         if profile is None:
             raise UserError("--output: name the --profile to compile")
+        if cron and target != "argo":
+            raise UserError("--cron: goes with --target argo; a schedule on Kubeflow is a file, see `schedule`")
         settings = load_profile(profile, parse_changes(change or []))
         check_lengths(settings)
         settings = from_mirror(settings, mirror)
         check_delimiters(settings)
         text = compiled_for(name_of(profile), settings, chosen_arms(arms), cluster, target, cron)
-        output.write_text(text, encoding="utf-8")
+        with local_errors(output):
+            output.write_text(text, encoding="utf-8")
         print(output)
         return
     if arms or change or mirror or cluster or cron or target != "kubeflow":

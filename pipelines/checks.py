@@ -9,6 +9,7 @@ from rlpretrain.lengths import check_room
 from rlpretrain.settings import (
     ArchitectureSettings,
     HeldOutGainSettings,
+    ShardDataSettings,
     SourceSettings,
     ThinkingSettings,
     parse_settings,
@@ -87,10 +88,9 @@ def hub_sources(profile: Profile, sweeps: Sequence[str] = CORPORA) -> list[HubSo
         corpora = getattr(profile.ablations, sweep, None)
         for name, settings in corpora.others.items() if corpora is not None and sweep in sweeps else ():
             path = ("ablations", sweep, "others", name)
-            # Checked here by themselves: what a corpus has besides lies over `shard_corpus` and is checked with it.
-            lists[path] = [
-                parse_settings(SourceSettings, source, ".".join(path)) for source in settings.get("sources", ())
-            ]
+            if "sources" in settings:
+                whole = profile.shard_corpus.model_dump(mode="json", exclude_unset=True) | settings
+                lists[path] = parse_settings(ShardDataSettings, whole, ".".join(path)).sources
     found = (HubSource(path, index, each) for path, sources in lists.items() for index, each in enumerate(sources))
     return [each for each in found if each.source.kind == "huggingface"]
 

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from components.report_status.stage import STATUS_FILE
+from pipelines.runs import FILE as RUN_FILE
 from rlpretrain.artifacts import MANIFEST, FileEntry, Manifest, canonical_digest, parse_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.storage import connect
@@ -101,6 +102,10 @@ def waste_of(run: Run, age: float) -> list[Waste]:
     Folders whose manifest is damaged are left alone, for their files may be all that is left.
     """
     _refuse_inside(run.uri)
+    if any(".s3" in (parts := PurePosixPath(stored.key).parts) or parts[-1] == RUN_FILE for stored in run.stored):
+        raise UserError(
+            f"{run.uri}: is a folder of --runs, not of artifacts; give the place that a run printed at its end"
+        )
     waste = [Waste(upload, "unfinished upload") for upload in run.store.unfinished() if upload.age > age]
     for stored in run.stored:
         checkpoint = _checkpoint_of(stored.key)

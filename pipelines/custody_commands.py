@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +18,7 @@ def verify(uri: Uri, endpoint: Endpoint = None, runs: Runs = Path("runs")) -> No
     from pipelines import local
     from pipelines.custody import faults_of, read_run
 
-    with local.storage(runs, endpoint):
+    with local.storage_of(uri, runs, endpoint):
         run = read_run(uri)
         faults = []
         for name, found in faults_of(run):
@@ -44,7 +43,7 @@ def gc(
     from pipelines import custody, local
     from rlpretrain.stores.interface import Stored
 
-    with local.storage(runs, endpoint):
+    with local.storage_of(uri, runs, endpoint):
         run = custody.read_run(uri)
         waste = custody.waste_of(run, hours * 3600)
         for each in waste:
@@ -65,7 +64,7 @@ def lineage(
     """Print what an artifact was made of, back to code, settings, data and models, by the manifests' digests."""
     from pipelines import custody, local
 
-    with local.storage(runs, endpoint):
+    with local.storage_of(uri, runs, endpoint):
         root = custody.lineage(uri)
     if as_json:
         print(json.dumps(custody.as_json(root), indent=2))
@@ -117,7 +116,7 @@ def export(
     from pipelines import local
     from pipelines.exporting import export as convert
 
-    with local.storage(runs, endpoint) if place.startswith("s3://") else nullcontext():
+    with local.storage_of(place, runs, endpoint):
         count = convert(place, to, directory, follow)
     shown = directory if "://" in directory else f"sqlite:///{Path(directory).resolve() / 'mlflow.db'}"
     look = f"tensorboard --logdir {directory}" if to == "tensorboard" else f"mlflow ui --backend-store-uri {shown}"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pipelines.custody import CHECKPOINTS
 from rlpretrain.artifacts import MANIFEST, Manifest, parse_manifest, stays_inside
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
 from rlpretrain.storage import connect
 from rlpretrain.stores.interface import Store
 
@@ -76,7 +76,12 @@ def _lines(store: Store, prefix: str, name: str, manifest: Manifest | None, plac
         raise UserError(
             f"{place}/{prefix}{name}: corrupted, its checksum is not the manifest's; run `pipelines verify`"
         )
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    try:
+        rows = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+        # Warnings and the mark of a step that was left out are no curves.
+        return [{k: v for k, v in row.items() if type(v) in (int, float)} for row in rows]
+    except (ValueError, AttributeError):
+        raise UserError(f"{place}/{prefix}{name}: holds a line that is no JSON object; remove the file") from None
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -111,6 +116,8 @@ class TensorBoard:
         if folder.exists():
             raise UserError(f"{folder} exists, and curves would be drawn twice; remove it or give another DIR")
         self._event, self._summary, self._open = Event, Summary, EventFileWriter
+        with local_errors(folder):
+            folder.mkdir(parents=True)
         self.folder = folder
         self.writers: dict[str, Any] = {}
         self.done: Counter[str] = Counter()
@@ -140,11 +147,12 @@ class MLflow:
         uri, artifacts = place, None
         if "://" not in place:
             folder = Path(place).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
+            with local_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
         self.entities = entities
-        self.client = MlflowClient(tracking_uri=uri)
         try:
+            self.client = MlflowClient(tracking_uri=uri)
             known = self.client.get_experiment_by_name(experiment)
             self.experiment = known.experiment_id if known else self.client.create_experiment(experiment, artifacts)
         except MlflowException as error:
@@ -159,7 +167,7 @@ class MLflow:
             if any(run.data.tags["rlp.task"] == training.name for run in same):
                 continue
             times = [int(1000 * moment) for moment in training.times()]
-            tags = {"rlp.task": training.name, "rlp.digest": digest}
+            tags = {"rlp.task": training.name}
             run = self.client.create_run(self.experiment, times[0], tags, training.name).info.run_id
             metrics = [
                 self.entities.Metric(name, value, moment, int(row["step"]))
@@ -174,6 +182,7 @@ class MLflow:
                 params = [self.entities.Param(name, str(value)[:_MLFLOW_VALUE]) for name, value in values.items()]
                 for part in _batches(params, 100):
                     self.client.log_batch(run, params=part)
+            self.client.set_tag(run, "rlp.digest", digest)  # last: an export that broke off is made anew
             self.client.set_terminated(run, "FINISHED" if manifest is not None else "RUNNING", times[-1])
 
 

@@ -129,7 +129,8 @@ class LiveView:
 
     def _figures(self) -> Text:
         """The newest of each figure; of another training than the one at hand with its label."""
-        at_hand = self.progress.training.label if self.progress.training else None
+        training = self.progress.training  # read once: the relay's thread sets it
+        at_hand = training.label if training else None
         text = Text(no_wrap=True, overflow="ellipsis")
         for name, (title, unit, form) in _SHOWN.items():
             if name in self.progress.latest:

@@ -7,10 +7,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from components.frame import DEBUG
 from pipelines.live import LiveView, on_terminal
 from pipelines.progress import Progress, captured, stage_error, tail
 from pipelines.reproduction import task_names
+from pipelines.runs import FILE as RUN_FILE
 from rlpretrain.artifacts import code_digest
 from rlpretrain.errors import UserError
 from rlpretrain.s3server import EmbeddedS3
@@ -28,7 +30,7 @@ from rlpretrain.storage import create_bucket, download_folder
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 FOREIGN = ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE")  # of the user's own account: the server knows none
-_LAST_SECONDS = 5.0  # that a stopped task has to end by itself
+_LAST_SECONDS = 120.0  # that a stopped training has to save itself; Ctrl-C once more ends it at once
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -56,6 +58,11 @@ def storage(runs: Path, endpoint: str | None = None) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def storage_of(place: str, runs: Path, endpoint: str | None = None) -> AbstractContextManager[None]:
+    """`storage` where ``place`` lies in it; a folder needs no server."""
+    return storage(runs, endpoint) if place.startswith("s3://") else nullcontext()
 
 
 def _reach_loopback_directly() -> None:
@@ -131,7 +138,8 @@ def run_local(
 
 @contextmanager
 def children_stopped() -> Iterator[None]:
-    """When Ctrl-C ends the block, end the tasks that run, so that none works on beside the run that goes on."""
+    """When Ctrl-C or SIGTERM ends the block, end the tasks that run, so that none works on beside the run that goes on."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -140,10 +148,14 @@ def children_stopped() -> Iterator[None]:
         for task in tasks:
             with suppress(psutil.NoSuchProcess):
                 task.terminate()
-        for task in psutil.wait_procs(tasks, timeout=_LAST_SECONDS)[1]:
+        with suppress(KeyboardInterrupt):
+            _, tasks = psutil.wait_procs(tasks, timeout=_LAST_SECONDS)
+        for task in tasks:
             with suppress(psutil.NoSuchProcess):
                 task.kill()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _in_our_group(pid: int) -> bool:
@@ -162,7 +174,8 @@ def resumable(name: str, runs: Path, endpoint: str | None = None) -> Iterator[No
         command = ["python", "-m", "pipelines", "run", "--resume", name]
         command += [] if runs == Path("runs") else ["--runs", str(runs)]
         command += ["--endpoint", endpoint] if endpoint else []
-        print(f"stopped; go on with: {shlex.join(command)}", file=sys.stderr, flush=True)
+        if (runs / name / RUN_FILE).exists():
+            print(f"stopped; go on with: {shlex.join(command)}", file=sys.stderr, flush=True)
         raise
 
 

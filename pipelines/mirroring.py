@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.checks import hub_models, hub_sources
 from pipelines.profile import Profile
+from rlpretrain.errors import UserError
 from rlpretrain.hub import is_hub_id
 from rlpretrain.mirror import Piece, copy_piece, holds
 from rlpretrain.settings import parse_settings
@@ -58,6 +59,10 @@ def mirrored(profile: Profile, mirror: str) -> Profile:
     What the mirror lacks stays with the hub, and is named.
     """
     held = {piece.place: holds(mirror, piece) for piece in pieces(profile)}
+    if held and not any(held.values()):
+        raise UserError(
+            f"--mirror {mirror}: holds nothing that the profile reads; fill it with `mirror --to`, or mend the place"
+        )
     values = profile.model_dump(mode="json", exclude_unset=True)
 
     def stored(piece: Piece) -> str | None:

@@ -191,7 +191,7 @@ def parse_changes(pairs: list[str], flag: str = "--set", form: str = "STAGE.FIEL
             raise UserError(f"{flag} {pair}: write it as {form}")
         try:
             changes[field] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # of a date that is none; of a thousand brackets
             raise UserError(f"{flag} {pair}: the value is not valid YAML; quote it") from None
     return changes
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -148,7 +148,8 @@ def _relay(reader: int, path: Path, terminal: int, watcher: Watcher, everything:
             log.flush()
             shown = line.rstrip("\n") if everything else watcher.line(line)
             if shown is not None:
-                os.write(terminal, f"{shown}\n".encode())
+                with suppress(OSError):  # nobody reads on; the log does
+                    os.write(terminal, f"{shown}\n".encode())
 
 
 def stage_error(log: Path) -> str | None:

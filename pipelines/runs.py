@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from rlpretrain.artifacts import write_bytes_atomically
 from rlpretrain.errors import UserError
 
@@ -39,6 +41,6 @@ def recall(runs: Path, name: str) -> Given:
         known = ", ".join(sorted(path.parent.name for path in runs.glob(f"*/{FILE}"))) or "none"
         raise UserError(f"--resume {name}: {runs} holds no run of that name; known: {known}")
     try:
-        return Given(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        return TypeAdapter(Given).validate_python(json.loads(file.read_text(encoding="utf-8")), strict=True)
+    except ValueError:  # pydantic's too
         raise UserError(f"--resume {name}: {file} is damaged; start the run anew under another name") from None

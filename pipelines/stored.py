@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from components.report_status.stage import STATUS_FILE
 from pipelines.comparing import results_of
@@ -30,6 +30,13 @@ COMPARISONS = ("compare", "ablate")  # artifacts that know the run's profile
 UNFINISHED = "UNFINISHED"  # it goes on at this moment, or was stopped before its end
 _READERS = 8  # runs that are read at a time
 _NAMED = 5  # runs that a mistake names
+
+
+class _Status(BaseModel):
+    """What a list needs of status.json; its default is that of a run without one."""
+
+    state: str = UNFINISHED
+    finished_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,16 +123,16 @@ def _read(uri: str, store: Store, name: str, objects: list[Stored]) -> StoredRun
         evaluated = dict(manifests(tuple(evaluations.values())))
         compared = dict(manifests(COMPARISONS))
         others = evaluated or dict(manifests(("evaluate-base", "train-base", *artifacts[:1])))
-        damaged = False
-    except UserError:  # `verify` says what is wrong with it
-        evaluated, compared, others, damaged = {}, {}, {}, True
-    status = json.loads(store.get_bytes(f"{name}/{STATUS_FILE}")) if [name, STATUS_FILE] in keys else {}
+        ended = [name, STATUS_FILE] in keys
+        status = _Status.model_validate_json(store.get_bytes(f"{name}/{STATUS_FILE}")) if ended else _Status()
+    except (UserError, ValidationError):  # `verify` says what is wrong with it
+        evaluated, compared, others, status = {}, {}, {}, _Status(state="DAMAGED")
     newest = datetime.fromtimestamp(time.time() - min(stored.age for stored in objects), UTC)
     return StoredRun(
         name=name,
         uri=f"{uri}/{name}",
-        state="DAMAGED" if damaged else status.get("state", UNFINISHED),
-        when=status.get("finished_at", newest.isoformat(timespec="seconds")),
+        state=status.state,
+        when=status.finished_at or newest.isoformat(timespec="seconds"),
         profile=next((made.settings["profile"] for made in compared.values() if made.settings.get("profile")), None),
         seed=next((made.seed for made in others.values()), None),
         artifacts=artifacts,

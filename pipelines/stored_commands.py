@@ -24,7 +24,7 @@ def runs(
     """List the runs in storage, the newest first: how they ended, what they take, what pretraining gave."""
     from pipelines import local, stored
 
-    with local.storage(runs, endpoint):
+    with local.storage_of(artifacts, runs, endpoint):
         found = stored.stored_runs(artifacts)
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
@@ -63,7 +63,7 @@ def show(
     from rlpretrain.report.ablations import ablation_lines
     from rlpretrain.report.build import summary_lines
 
-    with local.storage(runs, endpoint):
+    with local.storage_of(run if "/" in run else artifacts, runs, endpoint):
         found = stored.stored_run(run, artifacts)
         if found.state == "DAMAGED":
             raise UserError(f"{found.uri}: an artifact is damaged; see `python -m pipelines verify {found.uri}`")

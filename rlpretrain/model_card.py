@@ -161,7 +161,10 @@ def _licence(first: Mapping[str, Any]) -> tuple[str | None, str]:
     if origin is None:
         return None, "What stood before the first training here is not recorded, nor is its licence."
     if "package" in origin:
-        about = importlib.metadata.metadata(origin["package"]).json
+        try:
+            about = importlib.metadata.metadata(origin["package"]).json
+        except importlib.metadata.PackageNotFoundError:  # an earlier training had it, this image has not
+            return None, f"The base model came with {PACKAGE}{origin['package']}; its licence is not known here."
         found = str(about.get("license_expression") or about.get("license") or "")
         known = found.lower() if found.lower() in _LICENCES else None
         return known, f"The base model came with {PACKAGE}{origin['package']}: {found or 'it names no licence'}."

@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rlpretrain.artifacts import write_bytes_atomically
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, local_errors
 
 START_SECONDS = 60.0
 START_ATTEMPTS = 3
@@ -160,7 +160,8 @@ class EmbeddedS3:
 
 def _locked(path: Path) -> IO[str]:
     """An exclusive lock for as long as the file is open; UserError when another process holds it."""
-    file = path.open("w")
+    with local_errors(path):
+        file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -180,8 +181,11 @@ def _keys(path: Path) -> tuple[str, str]:
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
         write_bytes_atomically(path, json.dumps({"identities": [identity]}).encode(), mode=0o600)
-    credentials = json.loads(path.read_text())["identities"][0]["credentials"][0]
-    return credentials["accessKey"], credentials["secretKey"]
+    try:
+        credentials = json.loads(path.read_text())["identities"][0]["credentials"][0]
+        return credentials["accessKey"], credentials["secretKey"]
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path}: is damaged; remove it, and the server gets new keys") from None
 
 
 def _dies_with_us() -> list[str]:

@@ -52,10 +52,13 @@ def _store(uri: str) -> Store:
 
 
 def create_bucket(uri: str) -> None:
-    """Create the bucket of an s3:// URI unless it is there; nothing to do for other addresses."""
+    """Create the bucket of an s3:// URI, or the folder of a file:// one, unless it is there."""
     store = _store(uri)
     if isinstance(store, S3Store):
         store.create_bucket()
+    elif isinstance(store, FileStore):
+        with local_errors(store.root):
+            store.root.mkdir(parents=True, exist_ok=True)
 
 
 def upload_folder(folder: Path, uri: str) -> None:

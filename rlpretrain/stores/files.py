@@ -93,7 +93,9 @@ class FileStore:
                 yield stored.key
 
     def stored(self) -> Iterator[Stored]:
-        for path in sorted(self.root.rglob("*")):
+        with self._errors(""):
+            paths = sorted(self.root.rglob("*"))
+        for path in paths:
             key = path.relative_to(self.root).as_posix()
             if path.is_file():
                 status = path.stat()

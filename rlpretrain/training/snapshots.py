@@ -104,13 +104,13 @@ class Snapshots:
                 try:
                     manifest = self._manifest(name, here)
                 except UserError as error:
-                    self._pass_over(name, error)
+                    self._pass_over(name, here, error)
                     continue
                 self._refuse_another(name, here, manifest)
                 try:
                     self._fetch(name, here)
                 except UserError as error:
-                    self._pass_over(name, error)
+                    self._pass_over(name, here, error)
                     continue
                 folder = self.folder / name
                 return Snapshot(folder, json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
@@ -227,9 +227,12 @@ class Snapshots:
         shutil.rmtree(folder, ignore_errors=True)
         download_folder(self._place(name, here), folder)
 
-    def _pass_over(self, name: str, error: UserError) -> None:
+    def _pass_over(self, name: str, here: bool, error: UserError) -> None:
+        """Tell of a damaged snapshot and remove it, so that it takes no whole one's place."""
         print(f"a snapshot is passed over: {error}", file=sys.stderr)
         shutil.rmtree(self.folder / name, ignore_errors=True)
+        if not here:
+            self._remove(name)
 
     def _score(self, name: str, here: bool) -> float | None:
         try:

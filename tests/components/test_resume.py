@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from components.frame import run_stage
-from rlpretrain.artifacts import SNAPSHOTS, read_manifest
+from rlpretrain.artifacts import SNAPSHOTS, Origin, read_manifest
 from rlpretrain.errors import UserError
-from rlpretrain.storage import list_artifacts
+from rlpretrain.settings import SnapshotSettings
+from rlpretrain.storage import list_artifacts, upload_folder
+from rlpretrain.training.snapshots import Snapshots
 from tests.components.resuming import end, result, start
 
 STEPS, KILLS = 8, 5
@@ -176,6 +178,22 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
     assert f"a snapshot is passed over: {newest}" in said and "goes on after step 3" in said
     run_stage(stage, settings, inputs, tmp_path / "whole")
     assert result(output) == result(tmp_path / "whole")
+
+
+def test_a_damaged_snapshot_in_storage_is_removed_so_that_it_displaces_no_whole_one(
+    stopped: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, output = stopped
+    uri = f"file://{tmp_path}/checkpoints"
+    for name in ("0-00000003", "0-00000004"):
+        upload_folder(output / SNAPSHOTS / name, f"{uri}/{name}")
+    with (tmp_path / "checkpoints" / "0-00000004" / "state.json").open("a") as file:
+        file.write(" ")
+    made = read_manifest(output / SNAPSHOTS / "0-00000003")
+    origin = Origin("checkpoint", made.settings, made.inputs)
+    newest = Snapshots(tmp_path / "new", origin, SnapshotSettings(), uri).newest
+    assert newest is not None and newest.folder.name == "0-00000003"
+    assert list_artifacts(uri) == [f"{uri}/0-00000003"] and "is passed over" in capsys.readouterr().err
 
 
 def test_without_a_whole_snapshot_it_starts_anew(stopped: Any, capsys: pytest.CaptureFixture[str]) -> None:

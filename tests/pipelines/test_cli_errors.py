@@ -47,6 +47,12 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         (("run", "--seed", "-1"), ("'--seed'", "greater than or equal to 0")),
         (("run", "--sed", "1"), ("No such option: --sed",)),
         (("compare",), ("Missing argument 'uris'",)),
+        ((*RUN, "--set", "rlp.seed=2020-13-45"), ("--set rlp.seed=2020-13-45", "YAML")),
+        (("compile", "--profile", "tiny", "--output", "/nowhere/x.yaml"), ("/nowhere/x.yaml: No such file",)),
+        (
+            ("compile", "--profile", "tiny", "--cron", "0 3 * * 1", "--output", "x"),
+            ("--cron: goes with --target argo",),
+        ),
     ],
 )
 def test_before_any_work(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

@@ -128,6 +128,15 @@ def test_gc_keeps_its_hands_off_damaged_artifacts_and_the_insides_of_one(
     assert storage.exists(f"{run_uri}/compare/deep/data.bin")
 
 
+def test_gc_refuses_a_folder_of_runs_whose_reports_look_like_artifacts(tmp_path: Path, command: Any) -> None:
+    (tmp_path / "one" / "report").mkdir(parents=True)
+    (tmp_path / "one" / "run.json").write_text("{}")
+    write_manifest(tmp_path / "one" / "report", kind="comparison", settings={}, inputs={}, seed=0, facts={})
+    code, _, errors = command("gc", str(tmp_path), "--hours", "0", "--remove")
+    assert code == 2 and "is a folder of --runs, not of artifacts" in errors
+    assert (tmp_path / "one" / "run.json").exists()
+
+
 def test_lineage_leads_back_to_data_and_code(run_uri: str, command: Any) -> None:
     code, output, _ = command("lineage", f"{run_uri}/compare")
     lines = output.splitlines()

@@ -16,7 +16,8 @@ from rlpretrain.artifacts import write_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.storage import upload_folder
 
-ROWS = [{"step": step, "loss/nll": 1.0 / step, "reward/gain": 0.25 * step} for step in (1, 2, 3)]
+ROWS: list[dict[str, Any]] = [{"step": step, "loss/nll": 1.0 / step, "reward/gain": 0.25 * step} for step in (1, 2, 3)]
+ROWS[-1] |= {"warnings": ["thought/length"], "skipped": True}  # what is no figure
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -178,7 +179,7 @@ os.execv(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]])
 """
 
 
-@pytest.mark.parametrize("by", ["keyboard", "signal"])
+@pytest.mark.parametrize("by", ["keyboard", "SIGINT", "SIGTERM"])
 def test_ctrl_c_ends_a_live_run_and_says_how_it_goes_on(tmp_path: Path, s3: EmbeddedS3, by: str) -> None:
     run = OnTerminal("run", "--profile", "tiny", "--name", "stopped", "--runs", str(tmp_path))
     try:
@@ -187,7 +188,7 @@ def test_ctrl_c_ends_a_live_run_and_says_how_it_goes_on(tmp_path: Path, s3: Embe
         if by == "keyboard":
             os.write(run.terminal, b"\x03")
         else:  # of the run's process alone, whose tasks do not get it
-            run.process.send_signal(2)
+            run.process.send_signal(signal.Signals[by])
         said = run.until(None)
         assert run.process.wait(60) == 130
     finally:

@@ -42,6 +42,22 @@ def test_output_of_children_goes_to_the_log(tmp_path: Path, capfd: pytest.Captur
     assert tail(log, 1) == "Executing task 'compare'"
 
 
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:
+    """`run | head -1`."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+from pathlib import Path
+from pipelines.progress import Progress, captured
+with captured(Path({str(tmp_path / "log.txt")!r}), Progress({{}})):
+    for number in range(3000):
+        print("Executing task 'compare'", flush=True)
+""")
+    command = f"{sys.executable} {program} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log.txt").read_text().count("\n") == 3000
+
+
 def test_a_log_without_a_mistake(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("RuntimeError: no error: here\n")

@@ -122,6 +122,13 @@ def test_a_damaged_run_does_not_hide_the_others(two_runs: str, command: Any) -> 
     assert code == 2 and errors.count("\n") == 1 and f"verify {two_runs}/whole" in errors
 
 
+@pytest.mark.parametrize("content", [b"no json", b"[]", b'{"state": "SUCCEEDED", "finished_at": 5}'])
+def test_a_damaged_status_does_not_hide_the_others(two_runs: str, command: Any, content: bytes) -> None:
+    storage.write_bytes(f"{two_runs}/whole/status.json", content)
+    code, output, errors = command("runs")
+    assert code == 0 and "DAMAGED" in output and "UNFINISHED" in output and errors == ""
+
+
 def test_a_comparison_that_was_changed_in_storage_is_refused(two_runs: str, command: Any) -> None:
     where = f"{two_runs}/whole/compare/results.json"
     storage.write_bytes(where, storage.read_bytes(where).replace(b"Fake", b"Fame"))
