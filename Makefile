@@ -45,7 +45,7 @@ test: setup browser ## run the tests
 	@# Two at a time, each with one thread: most of what takes time is processes that start.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-soak: setup ## run what takes longer than a test may: storms of faults, fuzzing
+soak: setup ## run what takes longer than a test may: storms of faults, fuzzing, a training killed again and again
 	$(BIN)/python -m pytest tests/soak -s -o python_files="soak_*.py" --timeout=7200
 
 audit: setup ## look for known weaknesses in what the lock installs, and list its licences

@@ -7,6 +7,7 @@ from pathlib import Path
 from components.images import Image, ImageMap, read_map, repository, write_map
 from images.engine import docker, inspect
 from images.indexes import build_secrets
+from images.install import VLLM
 from rlpretrain.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,10 @@ def build(
             _build("train", shared, arguments, secrets, "--target", "dependencies")
         for name in names:
             reference = f"{PREFIX}/{name}-python:{tag}"
-            _build(name, reference, {**arguments, "TRAIN_DEPENDENCIES": shared}, secrets)
+            own = {"TRAIN_DEPENDENCIES": shared}
+            if name == "data":  # nothing is sampled there
+                own["EXTRAS"] = " ".join(extra for extra in extras.split() if extra != VLLM)
+            _build(name, reference, arguments | own, secrets)
             images[name] = Image(reference=reference)
     images_map = ImageMap(base=base, images=images)
     write_map(images_map, path)

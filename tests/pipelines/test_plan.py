@@ -77,6 +77,8 @@ def test_the_paper_profile_fits_its_gpus_and_the_papers_budget() -> None:
     twice = make_plan(load_profile("qwen3-1.7b"), ARMS, HardwareSettings(gpu="h100", nodes=8))
     sft = next(stage for stage in plan.stages if stage.name == "sft-rlp")
     assert plan.hours(sft) == pytest.approx(2 * (twice.hours(sft) or 0))
+    evaluation = next(stage for stage in plan.stages if stage.name.startswith("evaluate-rlp"))
+    assert plan.hours(evaluation) == twice.hours(evaluation), "one process evaluates, on one GPU"
 
 
 def test_an_imported_model_must_be_described() -> None:
