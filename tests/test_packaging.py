@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("rlpretrain", "components", "pipelines", "images")
-NOT_INSTALLED = ("*.md", "Dockerfile", "compiler.sh", "__pycache__")  # read and used in the repository alone
+NOT_INSTALLED = ("*.md", "*.png", "Dockerfile", "compiler.sh", "__pycache__")  # read and used in the repository alone
 
 
 @pytest.fixture(scope="module")
