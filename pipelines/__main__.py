@@ -12,7 +12,7 @@ import typer
 
 from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
-from pipelines.commands import Arms, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
+from pipelines.commands import Arms, Artifacts, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
 from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError, local_errors
 from rlpretrain.settings import parse_settings
@@ -27,7 +27,6 @@ for its_command in (
     probe_command.probe,
 ):
     app.command()(its_command)
-Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Debug = Annotated[bool, typer.Option("--debug", help="show all output, and tracebacks of mistakes")]
 
 

@@ -16,6 +16,7 @@ Arms = Annotated[str | None, typer.Option(help="arms with commas between them, o
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="over the profile; repeatable")
 ]
+Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Endpoint = Annotated[
     str | None, typer.Option(help="S3 server to use; default: AWS_ENDPOINT_URL_S3, else an embedded one")
 ]

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import Endpoint, Runs
+from pipelines.commands import Artifacts, Endpoint, Runs
 from rlpretrain.errors import UserError
 
-Artifacts = Annotated[str, typer.Option(help="s3:// or file:// place of the artifacts")]
 Json = Annotated[bool, typer.Option("--json", help="the same as JSON")]
 
 

@@ -28,10 +28,11 @@ def accuracy_chart(results: Results) -> Chart:
     shown["xaxis"]["title"] = title("after")
     shown["xaxis"]["range"] = [-0.35, len(stages) - 0.65]
     shown["yaxis"]["rangemode"] = "tozero"
+    over = "one benchmark" if len(results.benchmarks) == 1 else f"{len(results.benchmarks)} benchmarks"
     return Chart(
         "accuracy",
         "Average accuracy by stage",
-        f"Mean over {len(results.benchmarks)} benchmarks, with {100 * results.confidence:g}% intervals"
+        f"Mean over {over}, with {100 * results.confidence:g}% intervals"
         + ("; small open marks are single runs." if results.runs > 1 else "."),
         {"data": traces, "layout": shown},
     )
