@@ -228,11 +228,11 @@ class Snapshots:
         download_folder(self._place(name, here), folder)
 
     def _pass_over(self, name: str, here: bool, error: UserError) -> None:
-        """Tell of a damaged snapshot and remove it, so that it takes no whole one's place."""
+        """Tell of a snapshot that cannot be used. In storage it stays, for a full disk here looks the same, but counts no more."""
         print(f"a snapshot is passed over: {error}", file=sys.stderr)
         shutil.rmtree(self.folder / name, ignore_errors=True)
         if not here:
-            self._remove(name)
+            self._scores.pop(name, None)
 
     def _score(self, name: str, here: bool) -> float | None:
         try:

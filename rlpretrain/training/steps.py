@@ -93,7 +93,7 @@ class Steps:
         self.health = Health()
         self._scores: list[float] = []  # of the steps since the last snapshot
         self._in_danger = False  # between an update's beginning and a step's end
-        self._stop = False
+        self._stopped_by = ""  # the signal that came to this process
 
     def __enter__(self) -> Self:
         # The first process reads and writes snapshots, whole ones, so that any number of processes can go on from them.
@@ -126,7 +126,7 @@ class Steps:
                 self.snapshots.wait()
                 self.world.most(0)  # a process that ends at once would have torchrun stop the first one's upload
             print(
-                f"{self.label}: stopped by {self._stopped_by}; the same command goes on after step {done}",
+                f"{self.label}: stopped by {self._stopped_by or 'a signal to another process'}; the same command goes on after step {done}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -167,18 +167,17 @@ class Steps:
         self._here = self._position()
         if self.snapshots is None:
             return
-        stop = self.world.most(self._stop)  # of several processes all stop after the same step
+        stop = self.world.most(bool(self._stopped_by))  # of several processes all stop after the same step
         if not stop and self.world.told(self._due()):
             self._save()
         self._in_danger = False
-        if stop or (self._stop and self.world.alone):
+        if stop or (self._stopped_by and self.world.alone):
             raise Stopped
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # a second one would end the snapshot that is saved now
         self._stopped_by = signal.Signals(number).name
-        self._stop = True
         if not self._in_danger and self.world.alone:
             raise Stopped
 

@@ -180,7 +180,7 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
     assert result(output) == result(tmp_path / "whole")
 
 
-def test_a_damaged_snapshot_in_storage_is_removed_so_that_it_displaces_no_whole_one(
+def test_a_damaged_snapshot_in_storage_stays_but_displaces_no_whole_one(
     stopped: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     *_, output = stopped
@@ -191,9 +191,10 @@ def test_a_damaged_snapshot_in_storage_is_removed_so_that_it_displaces_no_whole_
         file.write(" ")
     made = read_manifest(output / SNAPSHOTS / "0-00000003")
     origin = Origin("checkpoint", made.settings, made.inputs)
-    newest = Snapshots(tmp_path / "new", origin, SnapshotSettings(), uri).newest
-    assert newest is not None and newest.folder.name == "0-00000003"
-    assert list_artifacts(uri) == [f"{uri}/0-00000003"] and "is passed over" in capsys.readouterr().err
+    snapshots = Snapshots(tmp_path / "new", origin, SnapshotSettings(), uri)
+    assert snapshots.newest is not None and snapshots.newest.folder.name == "0-00000003"
+    assert list_artifacts(uri) == [f"{uri}/0-00000003", f"{uri}/0-00000004"]
+    assert [*snapshots._scores] == ["0-00000003"] and "is passed over" in capsys.readouterr().err
 
 
 def test_without_a_whole_snapshot_it_starts_anew(stopped: Any, capsys: pytest.CaptureFixture[str]) -> None:
