@@ -33,7 +33,7 @@ from rlpretrain.artifacts import (
     verify,
     write_manifest,
 )
-from rlpretrain.errors import UserError, disk_errors
+from rlpretrain.errors import Damaged, UserError, disk_errors
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
@@ -225,7 +225,7 @@ def _finished_before(
     _start(output)
     try:
         download_folder(publish_uri, output)
-    except UserError as error:
+    except Damaged as error:
         print(f"{stage.name}: what was published before is passed over: {error}", file=sys.stderr)
         return None
     print(f"{stage.name}: {publish_uri} holds this result already; it is fetched, not made again", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlpretrain.errors import UserError, local_errors
+from rlpretrain.errors import Damaged, UserError, local_errors
 
 MANIFEST = "manifest.json"
 SNAPSHOTS = ".snapshots"  # of a training in progress, within its output folder; no part of the artifact
@@ -162,12 +162,12 @@ def write_manifest(
 
 
 def parse_manifest(text: str | bytes, where: str) -> Manifest:
-    """A manifest out of JSON; UserError, naming ``where``, when it is malformed, altered, or of another version."""
+    """A manifest out of JSON; Damaged, naming ``where``, when it is malformed or altered, UserError for another version."""
     try:
         value = json.loads(text)
         version = value["schema_version"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise UserError(f"{where}: not a manifest (no JSON with a schema_version); run its stage again") from None
+        raise Damaged(f"{where}: not a manifest (no JSON with a schema_version); run its stage again") from None
     if version != SCHEMA_VERSION:
         raise UserError(f"{where}: schema version {version} is not {SCHEMA_VERSION}; run its stage again")
     try:
@@ -175,15 +175,15 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: not a valid manifest ({field}: {first['msg']}); run its stage again") from None
+        raise Damaged(f"{where}: not a valid manifest ({field}: {first['msg']}); run its stage again") from None
     if manifest.digest != manifest.computed_digest():
-        raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
+        raise Damaged(f"{where}: the manifest was altered after it was written; run its stage again")
     for name in manifest.all_files():
         if not stays_inside(name):
             raise UserError(f"{where}: file name {name!r} leaves its folder; the manifest is not to be trusted")
     # Byte by byte, for the digest leaves out the volatile files, and takes 1e-5 and 1E-5 for the same.
     if manifest.content() != (text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text):
-        raise UserError(f"{where}: the manifest was altered after it was written; run its stage again")
+        raise Damaged(f"{where}: the manifest was altered after it was written; run its stage again")
     return manifest
 
 
@@ -199,19 +199,19 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
 
 
 def verify(folder: Path, kind: str | None = None) -> Manifest:
-    """Read the manifest and hash every file again; UserError names the first file that is missing or differs."""
+    """Read the manifest and hash every file again; Damaged names the first file that is missing or differs."""
     manifest = read_manifest(folder, kind)
     check_files(folder, manifest)
     return manifest
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Hash the files of ``folder`` against a manifest; UserError names the first that is missing or differs."""
+    """Hash the files of ``folder`` against a manifest; Damaged names the first that is missing or differs."""
     for name in differing_files(folder, manifest):
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path}: listed in the manifest but missing; fetch or make the artifact again")
-        raise UserError(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
+            raise Damaged(f"{path}: listed in the manifest but missing; fetch or make the artifact again")
+        raise Damaged(f"{path}: corrupted, its checksum is not the manifest's; fetch or make the artifact again")
 
 
 def differing_files(folder: Path, manifest: Manifest) -> dict[str, FileEntry]:

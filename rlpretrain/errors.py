@@ -25,6 +25,10 @@ class UserError(Exception):
         super().__init__("".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in line))
 
 
+class Damaged(UserError):
+    """Of content that is not what it was when it was written, or is gone: trying again would give the same."""
+
+
 def masked(text: str) -> str:
     """``text`` with user and password of every address, http://user:password@host, made unreadable."""
     return _CREDENTIALS.sub("***@", text)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlpretrain.artifacts import file_sha256, write_bytes_atomically
-from rlpretrain.errors import UserError, local_errors
+from rlpretrain.errors import Damaged, local_errors
 from rlpretrain.stores.interface import CLAIM, Stored, Unfinished
 from rlpretrain.stores.s3errors import damaged
 
@@ -66,7 +66,7 @@ class FileStore:
             self.get_file(key, path)
             if sha256 is not None and file_sha256(path) != sha256:
                 path.unlink()
-                raise UserError(f"{self.root / key}: corrupted, its checksum is not the manifest's; make it again")
+                raise Damaged(f"{self.root / key}: corrupted, its checksum is not the manifest's; make it again")
 
     def get_file(self, key: str, path: Path) -> None:
         with self._errors(key), (self.root / key).open("rb") as source, local_errors(path), path.open("wb") as target:
@@ -113,7 +113,7 @@ class FileStore:
             try:
                 yield
             except FileNotFoundError:
-                raise UserError(f"{self.root / key} does not exist; check the address") from None
+                raise Damaged(f"{self.root / key} does not exist; check the address") from None
 
 
 def _is_partial(key: str) -> bool:

@@ -15,16 +15,17 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rlpretrain.artifacts import file_sha256, write_bytes_atomically
-from rlpretrain.errors import UserError, local_errors
+from rlpretrain.artifacts import write_bytes_atomically
+from rlpretrain.errors import Damaged, UserError, local_errors
 from rlpretrain.stores.claim import Claim
 from rlpretrain.stores.interface import CLAIM, Stored, Unfinished
-from rlpretrain.stores.pieces import Piece, PieceFile, pieces_of, read_piece
+from rlpretrain.stores.pieces import Piece, PieceFile, PieceReader, pieces_of, read_piece
 from rlpretrain.stores.s3errors import (
     CHANGED,
     LOST_UPLOAD,
@@ -40,7 +41,8 @@ from rlpretrain.stores.s3errors import (
 T = TypeVar("T")
 MULTIPART_BYTES = 8 * 2**20  # a part of an upload; S3 takes no smaller ones than 5 MiB
 RANGE_BYTES = 8 * 2**20  # a part of a download
-WORKERS = 10  # bodies on their way at a time, each in memory
+# Bodies on their way at a time, each in memory; where threads outnumber the cores by far, they hold each other up.
+WORKERS = min(10, 2 * (os.cpu_count() or 1))
 TRIES = 6  # of what boto3 does not try again
 READ_TIMEOUT = 60.0  # seconds without a byte until a connection counts as lost
 _ATTEMPTS = 6  # of boto3, in all; AWS_MAX_ATTEMPTS overrides it
@@ -193,41 +195,44 @@ class S3Store:
             if hashlib.sha256(body).hexdigest() != sha256:
                 raise damaged(self._place(key))
             checksum = _base64(sha256)
-            if not (present and self._holds(key, len(body), sha256, checksum)):
+            if not (present and self._holds(key, len(body), sha256, ChecksumSHA256=checksum)):
                 self._call("put_object", key, Body=body, ChecksumSHA256=checksum, Metadata={"sha256": sha256})
 
     def _put_parts(self, key: str, path: Path, sha256: str, present: bool) -> None:
-        """Send a large file. The server checks each part; S3 has no SHA-256 of the whole, so that one is checked here."""
+        """Send a large file. The server checks the CRC-32 of each part, and what it is sent has the sha256 of the whole."""
         pieces = pieces_of(_size(path), MULTIPART_BYTES)
-        with ThreadPoolExecutor(1) as beside:
-            whole = beside.submit(_local_sha256, path)
-            if present and self._holds(key, pieces[-1].end, sha256, None):
-                sums = [_sha256(read_piece(path, piece)) for piece in pieces]
-                if self._holds(key, pieces[-1].end, sha256, _composite(sums)) and whole.result() == sha256:
-                    return
-            upload, parts = self._resumed(key, path, pieces)
-            if upload is None:
-                made = self._call(
-                    "create_multipart_upload", key, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256}
-                )
-                upload = made["UploadId"]
-            missing = [(key, path, piece, upload) for piece in pieces if piece.number not in parts]
-            parts |= {part["PartNumber"]: part for part in _side_by_side(self._put_part, missing)}
-        if whole.result() != sha256:
+        if present and self._holds(key, pieces[-1].end, sha256):
+            reader = PieceReader(path, pieces)
+            sums = [_crc32(reader.next()[1]) for _ in pieces]
+            if self._holds(key, pieces[-1].end, sha256, ChecksumCRC32=_composite(sums)) and reader.sha256() == sha256:
+                return
+        upload, begun = self._resumed(key, path, pieces)
+        if upload is None:
+            made = self._call("create_multipart_upload", key, ChecksumAlgorithm="CRC32", Metadata={"sha256": sha256})
+            upload = made["UploadId"]
+        reader = PieceReader(path, pieces)
+        parts = _side_by_side(self._put_part, [(key, reader, upload, begun)] * len(pieces))
+        if reader.sha256() != sha256:
             self._abort(key, upload)
             raise damaged(self._place(key))
-        ordered = [parts[number] for number in sorted(parts)]
-        self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": ordered})
-        if not self._holds(key, pieces[-1].end, sha256, _composite([part["ChecksumSHA256"] for part in ordered])):
+        parts.sort(key=lambda part: part["PartNumber"])
+        self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
+        checksum = _composite([part["ChecksumCRC32"] for part in parts])
+        if not self._holds(key, pieces[-1].end, sha256, ChecksumCRC32=checksum):
             raise DamagedOnTheWay("what was stored is not what was sent")
 
-    def _put_part(self, key: str, path: Path, piece: Piece, upload: str) -> dict[str, Any]:
+    def _put_part(
+        self, key: str, reader: PieceReader, upload: str, begun: Mapping[int, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Send the next part, unless the upload has it already."""
         with self._room:
-            body = read_piece(path, piece)
-            checksum = _sha256(body)
-            where = {"UploadId": upload, "PartNumber": piece.number}
-            answer = self._call("upload_part", key, **where, Body=body, ChecksumSHA256=checksum)
-        return {"PartNumber": piece.number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
+            piece, body = reader.next()
+            part = {"PartNumber": piece.number, "ChecksumCRC32": _crc32(body)}
+            there = begun.get(piece.number)
+            if there and there["ChecksumCRC32"] == part["ChecksumCRC32"]:
+                return there
+            answer = self._call("upload_part", key, UploadId=upload, Body=body, **part)
+        return {**part, "ETag": answer["ETag"]}
 
     def _resumed(self, key: str, path: Path, pieces: list[Piece]) -> tuple[str | None, dict[int, dict[str, Any]]]:
         """An upload of this file that was begun before, and its parts; others of this key are dropped."""
@@ -252,20 +257,20 @@ class S3Store:
             if piece is None or part["Size"] != piece.length:
                 return None
             body = read_piece(path, piece)
-            checksum, listed = _sha256(body), part.get("ChecksumSHA256")
+            checksum, listed = _crc32(body), part.get("ChecksumCRC32")
             # Not every server lists the checksum; the ETag of a part is its MD5 then.
             same = listed == checksum if listed else part["ETag"].strip('"') == hashlib.md5(body).hexdigest()
             if not same:
                 return None
-            parts[piece.number] = {"PartNumber": piece.number, "ETag": part["ETag"], "ChecksumSHA256": checksum}
+            parts[piece.number] = {"PartNumber": piece.number, "ETag": part["ETag"], "ChecksumCRC32": checksum}
         return parts
 
-    def _holds(self, key: str, size: int, sha256: str, checksum: str | None) -> bool:
-        """Whether a complete object of this content is there; ``checksum`` is compared where the server has one."""
+    def _holds(self, key: str, size: int, sha256: str, **checksums: str) -> bool:
+        """Whether a complete object of this content is there; ``checksums`` are compared where the server has them."""
         head = self._head(key)
         if head is None or head["ContentLength"] != size or head["Metadata"].get("sha256") != sha256:
             return False
-        return checksum is None or head.get("ChecksumSHA256", checksum) == checksum
+        return all(head.get(name, checksum) == checksum for name, checksum in checksums.items())
 
     def _get(self, key: str, path: Path, sha256: str | None) -> None:
         with self._told(key):
@@ -285,7 +290,7 @@ class S3Store:
                 _side_by_side(self._settle, [(key, piece, head, target) for piece in target.pieces])
                 if not target.is_right(expected):
                     target.drop()
-                    raise UserError(
+                    raise Damaged(
                         f"{self._place(key)}: corrupted in storage, its bytes have another checksum; make it again"
                     )
             target.finish()
@@ -313,15 +318,15 @@ class S3Store:
 
     def _settle(self, key: str, piece: Piece, head: Mapping[str, Any], target: PieceFile) -> None:
         """Read a part of a file with a wrong checksum until two readings agree: S3 has no checksums of ranges."""
-        seen = {target.digest(piece)}
+        seen = {target.checksum(piece)}
         for _ in range(TRIES):
             with self._room:
                 body = self._fetch(key, piece, head)
-                digest = hashlib.sha256(body).hexdigest()
-                if digest in seen:
+                checksum = crc32(body)
+                if checksum in seen:
                     target.write(piece, body)
                     return
-            seen.add(digest)
+            seen.add(checksum)
         raise DamagedOnTheWay(f"no two of {TRIES} readings of bytes {piece.start} to {piece.end} agree")
 
     def _fetch(self, key: str, piece: Piece, head: Mapping[str, Any]) -> bytes:
@@ -432,20 +437,19 @@ def _sha256(content: bytes) -> str:
     return b64encode(hashlib.sha256(content).digest()).decode()
 
 
+def _crc32(content: bytes) -> str:
+    return b64encode(crc32(content).to_bytes(4, "big")).decode()
+
+
 def _base64(sha256: str) -> str:
     return b64encode(bytes.fromhex(sha256)).decode()
 
 
 def _composite(checksums: Sequence[str]) -> str:
     """S3's checksum of an object out of parts: that of the parts' checksums, and their number."""
-    return f"{_sha256(b''.join(map(b64decode, checksums)))}-{len(checksums)}"
+    return f"{_crc32(b''.join(map(b64decode, checksums)))}-{len(checksums)}"
 
 
 def _size(path: Path) -> int:
     with local_errors(path):
         return path.stat().st_size
-
-
-def _local_sha256(path: Path) -> str:
-    with local_errors(path):
-        return file_sha256(path)

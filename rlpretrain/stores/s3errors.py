@@ -20,7 +20,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from rlpretrain.errors import UserError
+from rlpretrain.errors import Damaged, UserError
 
 MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "403", "Forbidden")
@@ -89,7 +89,7 @@ def _refuse(error: ClientError, place: str, bucket: str) -> NoReturn:
     if code == "NoSuchBucket":
         raise UserError(f"{place}: there is no bucket '{bucket}'; create it or mend the address") from None
     if code in MISSING:
-        raise UserError(f"{place} does not exist; check the address") from None
+        raise Damaged(f"{place} does not exist; check the address") from None
     if code == "RequestTimeTooSkewed":
         raise UserError(f"{place}: {_skew(error)}; set this machine's clock, by NTP for one") from None
     if code in _REFUSED:

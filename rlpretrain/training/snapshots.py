@@ -31,7 +31,7 @@ from rlpretrain.artifacts import (
     verify,
     write_manifest,
 )
-from rlpretrain.errors import UserError
+from rlpretrain.errors import Damaged, UserError
 from rlpretrain.settings import SnapshotSettings
 
 KIND = "snapshot"
@@ -94,7 +94,8 @@ class Snapshots:
     def newest(self) -> Snapshot | None:
         """The newest whole snapshot of earlier attempts, fetched where it is in storage alone; None when there is none.
 
-        A damaged one is passed over with a line. UserError when it follows from other settings, inputs or code.
+        A damaged one is passed over with a line. UserError when it follows from other settings, inputs or code, or cannot
+        be fetched for another reason: to start from an older one would lose hours for what may pass.
         """
         for torn in self.folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(torn)
@@ -103,13 +104,13 @@ class Snapshots:
             for here in [True] * (name in local) + [False] * (name in remote):
                 try:
                     manifest = self._manifest(name, here)
-                except UserError as error:
+                except Damaged as error:
                     self._pass_over(name, here, error)
                     continue
                 self._refuse_another(name, here, manifest)
                 try:
                     self._fetch(name, here)
-                except UserError as error:
+                except Damaged as error:
                     self._pass_over(name, here, error)
                     continue
                 folder = self.folder / name
@@ -197,7 +198,7 @@ class Snapshots:
         return str(self.folder / name) if here else f"{self.uri}/{name}"
 
     def _manifest(self, name: str, here: bool) -> Manifest:
-        """The manifest of a snapshot in the local folder or in storage; UserError when it is damaged."""
+        """The manifest of a snapshot in the local folder or in storage; Damaged when it is."""
         if here:
             return read_manifest(self.folder / name, KIND)
         from rlpretrain.storage import read_bytes
@@ -217,7 +218,7 @@ class Snapshots:
             )
 
     def _fetch(self, name: str, here: bool) -> None:
-        """Have the snapshot in the local folder, verified; UserError when it is damaged."""
+        """Have the snapshot in the local folder, verified; Damaged when it is."""
         folder = self.folder / name
         if here:
             verify(folder, KIND)
@@ -227,8 +228,8 @@ class Snapshots:
         shutil.rmtree(folder, ignore_errors=True)
         download_folder(self._place(name, here), folder)
 
-    def _pass_over(self, name: str, here: bool, error: UserError) -> None:
-        """Tell of a snapshot that cannot be used. In storage it stays, for a full disk here looks the same, but counts no more."""
+    def _pass_over(self, name: str, here: bool, error: Damaged) -> None:
+        """Tell of a damaged snapshot. In storage it stays, for someone to look at, but counts no more."""
         print(f"a snapshot is passed over: {error}", file=sys.stderr)
         shutil.rmtree(self.folder / name, ignore_errors=True)
         if not here:
@@ -237,7 +238,7 @@ class Snapshots:
     def _score(self, name: str, here: bool) -> float | None:
         try:
             return self._manifest(name, here).facts["score"]
-        except UserError:  # a damaged one is nobody's best
+        except Damaged:  # nobody's best
             return None
 
     def _send(self) -> None:

@@ -5,7 +5,7 @@
 SeaweedFS runs on loopback, from a folder in RAM if /dev/shm has the room. Both contenders send and fetch the same random file, and
 a folder of small ones, in turn and in turned order, every time as a fresh process that is timed from its start to its end, imports
 included; the first turn does not count, of the others the best does, for what else the machine does only ever adds.
-Ours reads each byte back from SHA-256 too: parts on the way up, the whole file on both ways.
+Ours takes the SHA-256 of each byte too, on both ways.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Trainings that are killed and started again end in the bytes of one that never was."""
 
+import errno
 import json
 import os
 import random
@@ -195,6 +196,27 @@ def test_a_damaged_snapshot_in_storage_stays_but_displaces_no_whole_one(
     assert snapshots.newest is not None and snapshots.newest.folder.name == "0-00000003"
     assert list_artifacts(uri) == [f"{uri}/0-00000003", f"{uri}/0-00000004"]
     assert [*snapshots._scores] == ["0-00000003"] and "is passed over" in capsys.readouterr().err
+
+
+def test_a_snapshot_that_cannot_be_fetched_is_waited_for(
+    stopped: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, output = stopped
+    uri = f"file://{tmp_path}/checkpoints"
+    for name in ("0-00000003", "0-00000004"):
+        upload_folder(output / SNAPSHOTS / name, f"{uri}/{name}")
+    made = read_manifest(output / SNAPSHOTS / "0-00000004")
+    origin = Origin("checkpoint", made.settings, made.inputs)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfileobj", full)
+        with pytest.raises(UserError, match="No space left on device; free space"):
+            _ = Snapshots(tmp_path / "new", origin, SnapshotSettings(), uri).newest
+    newest = Snapshots(tmp_path / "new", origin, SnapshotSettings(), uri).newest
+    assert newest is not None and newest.folder.name == "0-00000004"
 
 
 def test_without_a_whole_snapshot_it_starts_anew(stopped: Any, capsys: pytest.CaptureFixture[str]) -> None:

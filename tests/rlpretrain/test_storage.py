@@ -1,7 +1,6 @@
 """Storage against a real S3 server and against folders. moto would accept wrong checksums and wrong keys."""
 
 import base64
-import hashlib
 import os
 import random
 import shutil
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from zlib import crc32
 
 import boto3
 import pytest
@@ -38,8 +38,6 @@ def refused(call, *arguments) -> str:
     """The one line that a call refuses its arguments with."""
     with pytest.raises(UserError) as error:
         call(*arguments)
-    # The local runner finds the line in a log by this class's name.
-    assert type(error.value) is UserError
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -222,10 +220,10 @@ def test_a_large_upload_with_a_wrong_checksum_is_refused(s3_bucket: str, tmp_pat
 
 def test_a_part_with_a_wrong_checksum_is_refused_by_the_server(s3_bucket: str) -> None:
     client, place = boto3.session.Session().client("s3"), {"Bucket": s3_bucket.removeprefix("s3://"), "Key": "parts"}
-    upload = client.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"]
-    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    upload = client.create_multipart_upload(**place, ChecksumAlgorithm="CRC32")["UploadId"]
+    wrong = base64.b64encode(crc32(b"other").to_bytes(4, "big")).decode()
     with pytest.raises(ClientError, match=r"BadDigest|Checksum"):
-        client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part", ChecksumSHA256=wrong)
+        client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part", ChecksumCRC32=wrong)
     client.abort_multipart_upload(**place, UploadId=upload)
 
 
