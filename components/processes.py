@@ -1,6 +1,6 @@
 """One process for each GPU of this machine: a stage that trains is started again under torchrun.
 
-RLP_PROCESSES says how many instead, also without GPUs. SIGTERM is handed on, so that the processes save themselves.
+RLP_PROCESSES says how many instead, also without GPUs. SIGTERM and Ctrl-C are handed on, so that the processes save themselves.
 """
 
 import json
@@ -52,6 +52,8 @@ def launch(
         file = Path(scratch) / "settings.json"
         file.write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes()}"]
+        # Ctrl-C in a terminal reaches every process: torchrun, which ignores it, hears of it from this one.
+        command += ["--signals-to-handle=SIGTERM,SIGHUP,SIGQUIT"]
         command += ["-m", f"components.{name}", "--settings", str(file), "--output", str(output)]
         command += [word for key, path in inputs.items() for word in ("--input", f"{key}={path}")]
         command += [
@@ -60,17 +62,19 @@ def launch(
             if uri
             for word in (flag, uri)
         ]
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which torchrun inherits
         child = subprocess.Popen(command, env={GRACE: str(GRACE_SECONDS), **os.environ})
         stopped = False
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             nonlocal stopped
-            # A terminal sends Ctrl-C to torchrun as well, and a second signal would cut short what the first has begun.
-            if not stopped and number == signal.SIGTERM:
-                child.send_signal(number)
+            if not stopped:  # a second signal would cut short what the first has begun
+                child.send_signal(signal.SIGTERM)
             stopped = True
 
-        before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, hand_on)
         try:
             code = child.wait()
         finally:

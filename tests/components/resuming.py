@@ -17,6 +17,7 @@ RESULT = ("model/model.safetensors", "metrics.jsonl", "thoughts.jsonl")
 def _attempt(environment: dict[str, str], log: Path, arguments: tuple[Any, ...]) -> None:
     """In the child: a stage from start to end, what it says in ``log``."""
     os.environ.update(environment)
+    os.setpgrp()  # for Ctrl-C, which a terminal sends to a group
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -37,10 +38,10 @@ def start(
 
 
 def end(child: ForkServerProcess, number: int = signal.SIGKILL) -> int:
-    """Send a signal; the exit code, negative for a signal that killed."""
+    """Send a signal, SIGINT as a terminal does; the exit code, negative for a signal that killed."""
     assert child.pid is not None
     if child.is_alive():
-        os.kill(child.pid, number)
+        (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
     child.join(60)
     assert child.exitcode is not None
     return child.exitcode

@@ -285,10 +285,11 @@ def test_a_published_result_is_fetched_instead_of_made_again(
         run_stage(stage, {**settings, "seed": 1}, inputs, tmp_path / "other", uri)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_several_processes_stop_together_and_any_number_of_them_goes_on(
-    arguments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
-    """Two are stopped by SIGTERM within the warm-up. Two go on to the bytes of two that never were, one to a whole artifact."""
+    """Two are stopped within the warm-up. Two go on to the bytes of two that never were, one to a whole artifact."""
     stage, settings, inputs = arguments("base and warm-up")
     settings["format_warmup"]["steps"] = 100
     settings["snapshots"] = {"every_minutes": 60}
@@ -300,7 +301,9 @@ def test_several_processes_stop_together_and_any_number_of_them_goes_on(
     while not (output / "metrics.jsonl").exists() or (output / "metrics.jsonl").read_text().count("\n") < STEPS + 2:
         assert child.is_alive() and time.monotonic() < deadline, log.read_text()
         time.sleep(0.01)
-    assert end(child, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert end(child, sent) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)  # nobody of them is left
     [snapshot] = list_artifacts(f"{run}/checkpoints/two")
     shutil.copytree(tmp_path / "run" / "checkpoints" / "two", tmp_path / "run" / "checkpoints" / "one")
     shutil.rmtree(output)

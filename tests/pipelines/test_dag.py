@@ -4,10 +4,8 @@ The two runs go side by side, each in a folder and with an embedded S3 server of
 """
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,44 +14,18 @@ from pipelines import local
 from pipelines.profile import load_profile
 from pipelines.reproduction import reproduction, task_names
 from rlpretrain.storage import download_folder, list_artifacts, read_bytes
+from tests.pipelines.running import ROOT, environment, run_side_by_side
 
-ROOT = Path(__file__).parents[2]
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 FILES = ("results.json", "report.md")  # the page tells wall-clock seconds too
 pytestmark = pytest.mark.timeout(900)
 
 
-def environment() -> dict[str, str]:
-    """This process's, without an S3 server that another test may have started: the runs start their own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | OFFLINE
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The folders of two runs with the same settings and seed, and of their server's data."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    command = [sys.executable, "-m", "pipelines", "run", "--profile", "tiny", "--name", "same", "--seed", "3", "--runs"]
-    started = [
-        subprocess.Popen(
-            [*command, str(folder)],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for folder in folders
-    ]
-    try:
-        for process, folder in zip(started, folders, strict=True):
-            said, _ = process.communicate()
-            (folder / "said.txt").write_text(said)
-            assert process.returncode == 0, said
-    finally:
-        for process in started:
-            process.terminate()
-            process.wait()
-    yield folders
+    run_side_by_side("tiny", dict.fromkeys(folders, 3))
+    return folders
 
 
 def test_a_second_run_gives_the_same_bytes(runs: list[Path]) -> None:

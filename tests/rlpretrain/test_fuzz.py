@@ -1,4 +1,4 @@
-"""Settings files, manifests, shards and keys from anywhere: whatever is in them, UserError is the worst that comes of it.
+"""Settings files, manifests, shards, keys, thoughts and answers from anywhere: UserError is the worst that comes of them.
 
 `make soak` runs the same with RLP_FUZZ_CASES=1000.
 """
@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from hypothesis import strategies as st
 
 from components.frame import STAGES, load_stage
 from pipelines.profile import parse_changes
+from rlpretrain.answers import AnswerReader, equivalent_answer, same_answer
 from rlpretrain.artifacts import MANIFEST, canonical_digest, parse_manifest, stays_inside, write_manifest
 from rlpretrain.data.files import read_rows
 from rlpretrain.data.shards import Example, ShardWriter, count_documents, read_shard
 from rlpretrain.errors import UserError
+from rlpretrain.evaluation.suites import load_suite
 from rlpretrain.settings import load_settings, parse_settings
+from rlpretrain.thoughts import Thoughts
 
 CASES = int(os.environ.get("RLP_FUZZ_CASES", "100"))
 fuzzed = settings(
@@ -203,3 +207,85 @@ def test_keys(key: str) -> None:
         folder = Path("/some/folder")
         assert os.path.normpath(folder / key).startswith("/some/folder/")
         assert "\\" not in key and ":" not in key and "\0" not in key
+
+
+# --- what a model writes ---------------------------------------------------------------------------
+
+READERS = {
+    name: AnswerReader(suite.answer_patterns, "<think>", "</think>", suite.open_thought)
+    for name in ("mini", "gsm", "paper")
+    for suite, _ in [load_suite(name)]
+}
+MARKS = [
+    "<think>",
+    "</think>",
+    "####",
+    "\\boxed",
+    "\\fbox",
+    "{",
+    "}",
+    "\\{",
+    "$",
+    "The answer is",
+    "=",
+    ".",
+    ",",
+    "\n",
+    " ",
+]
+MATHEMATICS = [
+    "\\frac",
+    "\\sqrt",
+    "^",
+    "_",
+    "!",
+    "(",
+    ")",
+    "[",
+    "]",
+    "\\text{",
+    "\\left",
+    "\\infty",
+    "\\cdot",
+    "%",
+    "e",
+    "x",
+    "|",
+]
+numbers = st.integers().map(str) | st.decimals(allow_nan=True).map(str)
+responses = st.lists(st.sampled_from(MARKS) | numbers | st.text(max_size=8), max_size=20).map("".join)
+answers = st.lists(st.sampled_from(MARKS[3:] + MATHEMATICS) | numbers | st.text(max_size=4), max_size=10).map("".join)
+
+
+@fuzzed
+@given(st.sampled_from(sorted(READERS)), responses)
+def test_answers_of_any_response(suite: str, response: str) -> None:
+    answer = READERS[suite](response)
+    assert answer is None or (answer and answer == answer.strip() and answer in response.rpartition("</think>")[2])
+
+
+@fuzzed
+@given(st.sampled_from(sorted(READERS)), responses, st.integers(1, 5_000))
+def test_answers_of_responses_that_do_not_end(suite: str, response: str, times: int) -> None:
+    begun = time.monotonic()
+    READERS[suite]((response * times)[:100_000])
+    assert time.monotonic() - begun < 10
+
+
+@fuzzed
+@given(answers, answers)
+def test_any_two_answers_are_the_same_or_not(answer: str, reference: str) -> None:
+    assert same_answer(answer, reference) == same_answer(reference, answer)
+    assert same_answer(answer, answer)
+    assert equivalent_answer(answer, reference) in (True, False)
+
+
+@fuzzed
+@given(
+    st.lists(st.lists(st.integers(0, 50_000), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(0, 50_000)
+)
+def test_thoughts_of_any_tokens(rows: list[list[int]], close: int) -> None:
+    thoughts = Thoughts.from_lists(rows, close)
+    assert [thoughts.row(number) for number in range(len(rows))] == rows
+    assert thoughts.lengths_N.tolist() == [len(row) for row in rows]
+    assert thoughts.finished_N.tolist() == [row[-1] == close for row in rows]
