@@ -5,8 +5,8 @@
 is what torchrun and other schedulers call; the Kubeflow components call `run_component` with the same arguments. In both a
 user's mistake ends in one line that starts with `error:` and exit code 2; RLP_DEBUG=1 gives the traceback instead.
 
-Called again after it was killed, a stage goes on: one that trains from its newest snapshot, one that had finished from what it
-published. A result is taken for the same when settings, inputs, code and libraries are.
+Called again after it was killed, a stage goes on: one that trains from its newest snapshot, an evaluation from the responses it has,
+one that had finished from what it published. A result is taken for the same when settings, inputs, code and libraries are.
 """
 
 import argparse
@@ -57,7 +57,8 @@ class InputSpec:
 class Stage:
     """What a stage's module `stage` declares: KIND, SETTINGS, INPUTS, VOLATILE and run.
 
-    A stage that trains declares `training.TRAINING` besides, and its run is given where it saves itself.
+    A stage that trains declares `training.TRAINING` besides, another one that saves itself `saved`; their run is given
+    where that is.
     """
 
     name: str
@@ -67,12 +68,14 @@ class Stage:
     volatile: tuple[str, ...]
     run: Callable[..., dict[str, Any]]
     training: Any = None
+    saved: Callable[[Any, Origin, Path, str], Any] | None = None
 
 
 def load_stage(name: str) -> Stage:
     """Import a stage by its folder's name."""
     assert name in STAGES, f"unknown stage {name}"
     module = importlib.import_module(f"components.{name}.stage")
+    training = getattr(module, "TRAINING", None)
     return Stage(
         name,
         module.KIND,
@@ -80,7 +83,8 @@ def load_stage(name: str) -> Stage:
         module.INPUTS,
         module.VOLATILE,
         module.run,
-        getattr(module, "TRAINING", None),
+        training,
+        training.snapshots if training else getattr(module, "saved", None),
     )
 
 
@@ -94,7 +98,7 @@ def run_stage(
 ) -> Manifest:
     """Run a stage from raw settings; returns its output's manifest.
 
-    ``checkpoint_uri``: where a stage that trains keeps its snapshots; by default beside the place it publishes to, RUN/TASK's
+    ``checkpoint_uri``: where a stage saves itself on the way; by default beside the place it publishes to, RUN/TASK's
     in RUN/checkpoints/TASK. Raises UserError for wrong settings, an unknown, missing, incomplete or corrupted input, or an output in the way.
     """
     stage = load_stage(name)
@@ -154,7 +158,7 @@ def _run(
                 "choose another place or name of the run"
             )
     training = stage.training
-    if training and checkpoint_uri:
+    if stage.saved and checkpoint_uri:
         from rlpretrain.storage import connect
 
         connect(checkpoint_uri)
@@ -170,23 +174,23 @@ def _run(
         manifest = training.elsewhere(stage.name, origin, inputs, output, publish_uri, checkpoint_uri)
         if manifest is not None:
             return manifest
-    snapshots = training.snapshots(settings, origin, output, checkpoint_uri) if training else None
-    manifest = finished or _work(stage, settings, origin, inputs, output, snapshots)
+    saved = stage.saved(settings, origin, output, checkpoint_uri) if stage.saved else None
+    manifest = finished or _work(stage, settings, origin, inputs, output, saved)
     if publish_uri:
         from rlpretrain.storage import upload_folder
 
         upload_folder(output, publish_uri)
-    if snapshots is not None:
-        snapshots.discard()
+    if saved is not None:
+        saved.discard()
     return manifest
 
 
 def _work(
-    stage: Stage, settings: Settings, origin: Origin, inputs: dict[str, Path], output: Path, snapshots: Any
+    stage: Stage, settings: Settings, origin: Origin, inputs: dict[str, Path], output: Path, saved: Any
 ) -> Manifest:
     _start(output)
     with disk_errors(output):
-        facts = stage.run(settings, inputs, output, *([] if snapshots is None else [snapshots]))
+        facts = stage.run(settings, inputs, output, *([] if saved is None else [saved]))
         return write_manifest(
             output,
             kind=origin.kind,
@@ -290,7 +294,7 @@ def main(name: str, arguments: Iterable[str] | None = None) -> int:
         "--checkpoints",
         default="",
         metavar="URI",
-        help="s3:// or file:// place of a training's snapshots; default: for --publish RUN/TASK it is RUN/checkpoints/TASK",
+        help="s3:// or file:// place of what a stage saves on its way; default: for --publish RUN/TASK it is RUN/checkpoints/TASK",
     )
     parser.add_argument(
         "--self-check", action="store_true", help="say versions, user, GPU and whether S3 answers, and run nothing"

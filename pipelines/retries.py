@@ -1,7 +1,7 @@
 """How often a task is tried again, and after how long.
 
 A pod dies for reasons of its node more often than of its own: one that holds GPUs for days is tried often, and waits for
-the node to come back; sharding and evaluation are short. The comparison is seconds of arithmetic on what is there already:
+the node to come back; sharding is short. The comparison is seconds of arithmetic on what is there already:
 where it breaks once it breaks again. Nothing is tried again on one machine, where a failure repeats itself.
 """
 
@@ -40,11 +40,11 @@ RETRIES = {
     "pretrain": _GPU,
     "finetune": _GPU,
     "reinforce": _GPU,
-    "evaluate": _SHORT,
+    "evaluate": _GPU,
     "compare": _NEVER,
     "shard_point": _SHORT,
     "pretrain_point": _GPU,
-    "evaluate_point": _SHORT,
+    "evaluate_point": _GPU,
     "ablate": _NEVER,
     "report_status": RetryPolicy(retries=2, wait=30, longest=60),
 }

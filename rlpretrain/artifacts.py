@@ -97,7 +97,7 @@ class Origin:
 
 def code_differences(manifest: Manifest) -> list[str]:
     """The code and the libraries, each named, that differ from those that ``manifest`` was written with."""
-    ours = {**_library_versions(), "code": code_digest()}
+    ours = {**library_versions(), "code": code_digest()}
     theirs = {**manifest.libraries, "code": manifest.code_version}
     return [
         f"{name} was {_shortened(theirs.get(name))} and is now {_shortened(ours.get(name))}"
@@ -151,7 +151,7 @@ def write_manifest(
         facts=_as_read(facts),
         seed=seed,
         code_version=code_digest(),
-        libraries=_library_versions(),
+        libraries=library_versions(),
         files={name: entry for name, entry in entries.items() if name not in wall_clock},
         volatile={name: entry for name, entry in entries.items() if name in wall_clock},
         digest="",
@@ -263,7 +263,8 @@ def _shortened(version: str | None) -> str:
     return "absent" if version is None else version[:12]
 
 
-def _library_versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Python's version and those of `LIBRARIES` that are installed, by name."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

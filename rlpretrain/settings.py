@@ -416,6 +416,9 @@ class EvaluateSettings(Settings):
         None, description="questions a benchmark, for smoke runs; by benchmark, or the same for all"
     )
     batch: int = Field(256, ge=1, description="sequences generated at a time")
+    save_every: int = Field(
+        4096, ge=1, description="responses between two saves, from which a killed evaluation goes on; at least a batch"
+    )
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     engine: Engine = Field("torch", description=_ENGINE)
     vllm: VllmSettings = VllmSettings()

@@ -5,6 +5,7 @@ there is none. Endpoint, region and credentials of S3 come from boto3's own envi
 AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
 """
 
+import re
 import tempfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
@@ -142,6 +143,14 @@ def list_artifacts(uri: str) -> list[str]:
     if uri.startswith("file:"):
         folders = [quote(folder) for folder in folders]
     return [uri.rstrip("/") if folder == "." else f"{uri.rstrip('/')}/{folder}" for folder in folders]
+
+
+def remove_artifacts(uri: str, names: re.Pattern[str]) -> None:
+    """Remove the artifacts right below a prefix whose whole name matches, manifests first: half of one is never taken for one."""
+    store = connect(uri)
+    for key in sorted(store.keys(), key=lambda key: not key.endswith(MANIFEST)):
+        if names.fullmatch(key.partition("/")[0]):
+            store.delete(key)
 
 
 def read_bytes(uri: str) -> bytes:

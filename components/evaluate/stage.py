@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from components.frame import InputSpec
-from rlpretrain.artifacts import read_manifest
+from rlpretrain.artifacts import SNAPSHOTS, Origin, read_manifest
 from rlpretrain.data.facts import shard_facts
 from rlpretrain.evaluation.averages import rounded
 from rlpretrain.evaluation.information_gain import held_out_gain
+from rlpretrain.evaluation.rounds import Rounds, RoundsEngine
 from rlpretrain.evaluation.run import run_suite
 from rlpretrain.rollout.engines import build_engine
 from rlpretrain.settings import EvaluateSettings
@@ -29,11 +30,16 @@ TRAINING_TIMINGS = f"training_{TIMINGS_FILE}"
 VOLATILE = (TRAINING_TIMINGS,)
 
 
-def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path) -> dict[str, Any]:
+def saved(settings: EvaluateSettings, origin: Origin, output: Path, uri: str) -> Rounds:
+    """What the stage goes on from after it was killed."""
+    return Rounds(output / SNAPSHOTS, origin, uri)
+
+
+def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path, rounds: Rounds) -> dict[str, Any]:
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
     cast_parameters(model, compute_dtype(settings.compute_dtype, model.device))
-    engine = build_engine(settings.engine, settings.vllm, model)
+    engine = RoundsEngine(build_engine(settings.engine, settings.vllm, model), rounds, settings.save_every)
     thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have
     figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought, engine)
     gain: dict[str, Any] | None = None

@@ -172,13 +172,9 @@ class Snapshots:
         self.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.uri:
-            from rlpretrain.storage import connect
+            from rlpretrain.storage import remove_artifacts
 
-            store = connect(self.uri)
-            # Manifests first: half a snapshot is never taken for a whole. Nobody else's files are touched.
-            for key in sorted(store.keys(), key=lambda key: not key.endswith(MANIFEST)):
-                if _NAME.fullmatch(key.partition("/")[0]):
-                    store.delete(key)
+            remove_artifacts(self.uri, _NAME)
 
     def _local(self) -> list[str]:
         names = [path.parent.name for path in self.folder.glob(f"*/{MANIFEST}")]
@@ -269,12 +265,10 @@ class Snapshots:
             shutil.rmtree(self.folder / name)
 
     def _remove(self, name: str) -> None:
-        """Remove a snapshot from storage, its manifest first."""
-        from rlpretrain.storage import connect
+        """Remove a snapshot from storage."""
+        from rlpretrain.storage import remove_artifacts
 
-        store = connect(f"{self.uri}/{name}")
-        for key in sorted(store.keys(), key=lambda key: key != MANIFEST):
-            store.delete(key)
+        remove_artifacts(self.uri, re.compile(re.escape(name)))
         self._scores.pop(name, None)
 
     def _superfluous(self, scores: dict[str, float | None]) -> set[str]:

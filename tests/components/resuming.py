@@ -9,7 +9,7 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["components.pretrain.stage", "components.finetune.stage", "components.reinforce.stage"]
+    [f"components.{name}.stage" for name in ("pretrain", "finetune", "reinforce", "evaluate")]
 )
 RESULT = ("model/model.safetensors", "metrics.jsonl", "thoughts.jsonl")
 

@@ -1,13 +1,19 @@
 """The stage evaluate on a tiny random checkpoint: what it writes, the same bytes twice, and wrong inputs."""
 
 import json
+import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from components.frame import run_stage
+from rlpretrain.artifacts import SNAPSHOTS, read_manifest
 from rlpretrain.errors import UserError
+from rlpretrain.storage import list_artifacts
+from tests.components.resuming import end, start
 
 SETTINGS = {
     "suite": "mini",
@@ -61,3 +67,21 @@ def test_another_tokenizer_is_refused(
     other = make_shards(tmp_path / "other", "mini_benchmarks", tokens=("<extra>",), purpose="evaluation")
     with pytest.raises(UserError, match="tokenizer"):
         run_stage("evaluate", SETTINGS, {**inputs, "benchmarks": other}, tmp_path / "out")
+
+
+def test_killed_it_goes_on_and_ends_in_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
+    settings = {**SETTINGS, "limit": 2, "save_every": 2, "batch": 2}
+    whole = run_stage("evaluate", settings, inputs, tmp_path / "whole")
+    uri, log, output = f"file://{tmp_path}/run/task", tmp_path / "log", tmp_path / "out"
+    kept = tmp_path / "run" / "checkpoints" / "task"
+    for rounds in (4, 9):
+        child = start(log, "evaluate", settings, inputs, output, uri)
+        while child.is_alive() and len(list(kept.glob("*/manifest.json"))) < rounds:
+            time.sleep(0.001)
+        assert end(child) == -signal.SIGKILL, log.read_text()
+    shutil.rmtree(output)
+    child = start(log, "evaluate", settings, inputs, output, uri)
+    child.join(120)
+    assert child.exitcode == 0 and log.read_text().count("goes on after") == 2
+    assert read_manifest(output).digest == whole.digest
+    assert not (output / SNAPSHOTS).exists() and list_artifacts(f"file://{tmp_path}/run") == [uri]

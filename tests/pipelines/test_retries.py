@@ -26,14 +26,14 @@ def tasks() -> dict[str, dict[str, Any]]:
 
 
 def test_gpu_stages_wait_longer_and_try_more_often_than_short_ones(tasks: dict[str, dict[str, Any]]) -> None:
-    for name in ("train-base", "pretrain-cpt", "pretrain-rlp", "sft-rlp", "rlvr-base"):
+    for name in ("train-base", "pretrain-cpt", "pretrain-rlp", "sft-rlp", "rlvr-base", "evaluate-rlp-sft"):
         assert tasks[name]["retryPolicy"] == {
             "maxRetryCount": 3,
             "backoffDuration": "120s",
             "backoffFactor": 2.0,
             "backoffMaxDuration": "3600s",
         }
-    for name in ("shard-benchmarks", "shard-corpus", "evaluate-rlp-sft"):
+    for name in ("shard-benchmarks", "shard-corpus"):
         assert tasks[name]["retryPolicy"]["maxRetryCount"] == 2
         assert tasks[name]["retryPolicy"]["backoffDuration"] == "60s"
 
@@ -47,7 +47,7 @@ def test_the_comparison_is_neither_cached_nor_tried_again(tasks: dict[str, dict[
 def test_spot_nodes_bring_more_tries() -> None:
     definition = next(yaml.safe_load_all(compiled_text(tiny(Target(load_cluster(FOLDER / "eks.yaml"))))))
     tasks = {task["taskInfo"]["name"]: task for task in tasks_of(definition).values()}
-    assert tasks["evaluate-rlp-sft"]["retryPolicy"]["maxRetryCount"] == 2
+    assert tasks["evaluate-rlp-sft"]["retryPolicy"]["maxRetryCount"] == 3
     assert tasks["sft-rlp"]["retryPolicy"]["maxRetryCount"] == 9
 
 
