@@ -12,9 +12,10 @@ from rlpretrain.mathematics import same_mathematics
 
 BOXED = "boxed"  # in place of a pattern: the content of the last \boxed{...}
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_BARE = re.compile(r"[^\s$.,]+")
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _TEXT = r"\\(?:text|mathrm|mathbf|textbf)\s*\{"
-_LETTER = re.compile(rf"\(?(?:{_TEXT})?\s*\(?\s*([A-J])\s*\)?\s*\}}?\)?\s*(?:[.:)].*)?", re.DOTALL)
+_LETTER = re.compile(rf"\(?(?:{_TEXT})? ?\(? ?([A-J]) ?\)? ?\}}?\)? ?(?:[.:)].*)?")
 _ALL_TEXT = re.compile(rf"{_TEXT}([^{{}}]*)\}}")
 _SCIENTIFIC = re.compile(r"(?<=\d)e([+-]?\d+)\b")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[, ]| )(?=\d{3}\b)")
@@ -66,7 +67,7 @@ def _last_boxed(text: str) -> str | None:
     for box in reversed(list(_BOX.finditer(text))):
         start = box.end()
         if text[start : start + 1] != "{":
-            bare = re.match(r"[^\s$.,]+", text[start:])
+            bare = _BARE.match(text, start)
             if bare:
                 return bare.group()
         elif start in closes:
@@ -99,9 +100,11 @@ def equivalent_answer(answer: str, reference: str) -> bool:
 
     A reference of one letter is a choice: then the answer must name that option, whatever stands around it.
     """
-    if re.fullmatch(r"[A-J]", reference.strip()):
-        chosen = _LETTER.fullmatch(answer.strip())
-        return chosen is not None and chosen.group(1) == reference.strip()
+    # Single blanks: of a thousand each optional one of a pattern could be any.
+    answer, reference = (" ".join(text.split()) for text in (answer, reference))
+    if re.fullmatch(r"[A-J]", reference):
+        chosen = _LETTER.fullmatch(answer)
+        return chosen is not None and chosen.group(1) == reference
     return same_answer(answer, reference) or same_mathematics(_latex(answer), _latex(reference))
 
 

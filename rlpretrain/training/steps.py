@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from rlpretrain.data.loader import ShardLoader
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
+from rlpretrain.memory import Trimmer
 from rlpretrain.training.health import Health
 from rlpretrain.training.loop import METRICS_FILE, TIMINGS_FILE, Optimization, Record
 from rlpretrain.training.randomness import random_states, restore_random_states
@@ -91,6 +92,7 @@ class Steps:
         self.tokens = 0  # processed so far; the trainer adds to it
         self.skipped = 0
         self.health = Health()
+        self._trim = Trimmer()
         self._scores: list[float] = []  # of the steps since the last snapshot
         self._in_danger = False  # between an update's beginning and a step's end
         self._stopped_by = ""  # the signal that came to this process
@@ -165,6 +167,7 @@ class Steps:
         if "skipped" not in notes:
             self._scores.append(metrics["reward/mean"] if "reward/mean" in metrics else -metrics["loss/nll"])
         self._here = self._position()
+        self._trim()
         if self.snapshots is None:
             return
         stop = self.world.most(bool(self._stopped_by))  # of several processes all stop after the same step

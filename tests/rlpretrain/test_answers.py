@@ -251,3 +251,16 @@ def test_thousands_of_open_boxes_take_no_time() -> None:
     begun = time.monotonic()
     assert last_answer(r"\boxed{3} " + r"\boxed{" * 20_000, BOXED) == "3"
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "filler", [" ", "\n", "\t ", "( ", "\\text{", "} ", "1 ", "1 000", "a ", "\\boxed ", "\\boxed ."]
+)
+@pytest.mark.parametrize("reference", ["A", "5", r"\frac12"])
+def test_thousands_of_anything_take_no_time(filler: str, reference: str, impatient: mathematics.Comparer) -> None:
+    impatient("1", "1")
+    begun = time.monotonic()
+    for answer in ("A" + filler * 3000 + "x", "(" + filler * 3000 + "A", filler * 3000 + "!", "1" + filler * 120 + "x"):
+        equivalent_answer(answer, reference)
+        last_answer(answer, BOXED)
+    assert time.monotonic() - begun < 10

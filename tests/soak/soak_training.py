@@ -93,10 +93,10 @@ class _Allocator(ctypes.Structure):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do not say what is in use")
 def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in use, that is: freed memory is kept, and holes between blocks of many sizes fill a heap that grows less and less."""
+    """What is in use, and what is resident, which holes between blocks of many sizes add to."""
     settings, inputs = rlp
     still = {"learning_rate": 1e-12}  # thoughts that grow longer take more memory, and rightly so
-    settings = with_steps(settings, MEMORY_STEPS, batch_contexts=8, micro_batch=64, optimizer=still)
+    settings = with_steps(settings, MEMORY_STEPS, batch_contexts=16, micro_batch=128, optimizer=still)
     library, process, end = ctypes.CDLL(None), psutil.Process(), steps.Steps.end
     library.mallinfo2.restype = _Allocator
     seen: list[tuple[int, int]] = []
@@ -116,4 +116,4 @@ def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path, monkeypatch
         print(
             f"\n{name}, medians over quarters of {MEMORY_STEPS} steps: {', '.join(f'{size:.0f}' for size in sizes)} MiB"
         )
-    assert used[3] < 1.01 * used[1] and resident[3] - resident[2] < resident[1] - resident[0]
+    assert used[3] < 1.01 * used[1] and resident[3] < 1.1 * resident[1]
