@@ -29,7 +29,9 @@ from rlpretrain.artifacts import (
     UNFINISHED,
     Manifest,
     Origin,
+    check_files,
     code_differences,
+    read_manifest,
     verify,
     write_manifest,
 )
@@ -220,8 +222,16 @@ def _finished_before(
 ) -> Manifest | None:
     """The same result of an earlier attempt, here or published, verified and in ``output``; None when there is none."""
     if publish_uri and (output / MANIFEST).exists():
-        manifest = verify(output)
-        return None if origin.differences(manifest) or code_differences(manifest) else manifest
+        manifest = read_manifest(output)
+        if origin.differences(manifest) or code_differences(manifest):
+            return None
+        try:
+            check_files(output, manifest)
+            return manifest
+        except Damaged as error:
+            print(f"{stage.name}: an earlier result is passed over: {error}", file=sys.stderr)
+            (output / UNFINISHED).touch()
+            (output / MANIFEST).unlink()
     if standing is None:
         return None
     from rlpretrain.storage import download_folder

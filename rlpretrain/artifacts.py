@@ -169,6 +169,8 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise Damaged(f"{where}: not a manifest (no JSON with a schema_version); run its stage again") from None
     if version != SCHEMA_VERSION:
+        if "digest" in value and _digest_of(value) != value["digest"]:
+            raise Damaged(f"{where}: the manifest was altered after it was written; run its stage again")
         raise UserError(f"{where}: schema version {version} is not {SCHEMA_VERSION}; run its stage again")
     try:
         manifest = Manifest.model_validate(value)
@@ -187,12 +189,19 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     return manifest
 
 
+def _digest_of(manifest: dict[str, Any]) -> str:
+    """The digest of a manifest of any version."""
+    return canonical_digest({name: each for name, each in manifest.items() if name not in ("digest", "volatile")})
+
+
 def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
     """The manifest of ``folder``; UserError when there is none, it is damaged, or the artifact is of another kind."""
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so this is no finished artifact; give the output folder of a stage")
-    manifest = parse_manifest(path.read_bytes(), str(path))
+    with local_errors(path):
+        content = path.read_bytes()
+    manifest = parse_manifest(content, str(path))
     if kind is not None and manifest.kind != kind:
         raise UserError(f"{folder}: is of kind '{manifest.kind}', but '{kind}' is needed here")
     return manifest

@@ -36,6 +36,7 @@ class Claim:
         self._writer = uuid.uuid4().hex
         self._beat = 0
         self._etag = ""
+        self._renewed = 0.0  # when it was ours for certain
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
@@ -61,7 +62,11 @@ class Claim:
         """UserError when the claim is another writer's by now, for this process stood still for too long."""
         with self._lock:
             self.lost = self.lost or not self._put({"IfMatch": self._etag})
-        if self.lost:
+        self.check_here()
+
+    def check_here(self) -> None:
+        """The same without asking the server: UserError also when another writer may have taken over by now."""
+        if self.lost or time.monotonic() - self._renewed > LEASE_SECONDS:
             raise UserError(f"{self._place}: another writer took over, for this one stood still too long; try again")
 
     def release(self) -> None:
@@ -90,10 +95,12 @@ class Claim:
     def _put(self, condition: dict[str, str]) -> bool:
         """Write the claim under a condition; whether it is ours then."""
         self._beat += 1
+        sent = time.monotonic()
         body = json.dumps({"writer": self._writer, "beat": self._beat}).encode()
         checksum = b64encode(hashlib.sha256(body).digest()).decode()
         try:
             self._etag = self._call("put_object", CLAIM, Body=body, ChecksumSHA256=checksum, **condition)["ETag"]
+            self._renewed = sent
             return True
         except ClientError as error:
             if code_of(error) not in (*CHANGED, *MISSING):
@@ -102,6 +109,7 @@ class Claim:
 
     def _is_ours(self) -> bool:
         """After a refusal: a request whose answer was lost is sent again, and then stands in its own way."""
+        asked = time.monotonic()
         try:
             body, etag = self._get(CLAIM)
         except ClientError as error:
@@ -111,6 +119,7 @@ class Claim:
         if json.loads(body)["writer"] != self._writer:
             return False
         self._etag = etag
+        self._renewed = asked
         return True
 
     def _read(self) -> str | None:

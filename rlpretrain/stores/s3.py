@@ -69,6 +69,7 @@ class S3Store:
             # Bodies carry a checksum that is signed and that the server compares: a second one for the signature says no more.
             s3={"payload_signing_enabled": False},
         )
+        self._claim: Claim | None = None  # of the block that `one_writer` is around
         self._room = threading.BoundedSemaphore(WORKERS)
         try:
             # A session of its own: boto3's default one keeps the credentials of its first use.
@@ -101,9 +102,11 @@ class S3Store:
         claim = Claim(self._call, self._object, self._place(""))
         with self._told(CLAIM):
             claimed = claim.acquire(ended)
+        self._claim = claim if claimed else None
         try:
             yield claim.check if claimed else lambda: None
         finally:
+            self._claim = None
             if claimed:
                 with self._told(CLAIM):
                     claim.release()
@@ -196,6 +199,7 @@ class S3Store:
                 raise damaged(self._place(key))
             checksum = _base64(sha256)
             if not (present and self._holds(key, len(body), sha256, ChecksumSHA256=checksum)):
+                self._require_claim()
                 self._call("put_object", key, Body=body, ChecksumSHA256=checksum, Metadata={"sha256": sha256})
 
     def _put_parts(self, key: str, path: Path, sha256: str, present: bool) -> None:
@@ -211,11 +215,19 @@ class S3Store:
             made = self._call("create_multipart_upload", key, ChecksumAlgorithm="CRC32", Metadata={"sha256": sha256})
             upload = made["UploadId"]
         reader = PieceReader(path, pieces)
-        parts = _side_by_side(self._put_part, [(key, reader, upload, begun)] * len(pieces))
+        try:
+            parts = _side_by_side(self._put_part, [(key, reader, upload, begun)] * len(pieces))
+        except ClientError as error:
+            if not begun or code_of(error) != "InvalidRequest":
+                raise
+            # Another tool began that upload, with checksums of another kind.
+            self._abort(key, upload)
+            raise DamagedOnTheWay("an upload that was begun before takes no more parts") from error
         if reader.sha256() != sha256:
             self._abort(key, upload)
             raise damaged(self._place(key))
         parts.sort(key=lambda part: part["PartNumber"])
+        self._require_claim()
         self._call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
         checksum = _composite([part["ChecksumCRC32"] for part in parts])
         if not self._holds(key, pieces[-1].end, sha256, ChecksumCRC32=checksum):
@@ -233,6 +245,11 @@ class S3Store:
                 return there
             answer = self._call("upload_part", key, UploadId=upload, Body=body, **part)
         return {**part, "ETag": answer["ETag"]}
+
+    def _require_claim(self) -> None:
+        """UserError when this writer's claim may be another's by now: what it stores could overwrite that one's."""
+        if self._claim:
+            self._claim.check_here()
 
     def _resumed(self, key: str, path: Path, pieces: list[Piece]) -> tuple[str | None, dict[int, dict[str, Any]]]:
         """An upload of this file that was begun before, and its parts; others of this key are dropped."""

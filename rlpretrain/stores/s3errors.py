@@ -67,6 +67,8 @@ def told(place: str, bucket: str, endpoint: str) -> Iterator[None]:
         raise UserError(f"{place}: the S3 endpoint {endpoint} cannot be reached; {mend}") from None
     except ClientError as error:
         _refuse(error, place, bucket)
+    except FlexibleChecksumError:
+        raise Damaged(f"{place}: corrupted in storage, its bytes have another checksum; make it again") from None
     except DamagedOnTheWay as error:
         raise UserError(f"{place}: {error}; try again") from None
     except (BotoCoreError, ResponseParserError, HTTPError, ConnectionError, TimeoutError) as error:

@@ -136,6 +136,8 @@ class Snapshots:
             for tensors in groups.values():
                 for _ in tensors:
                     pass
+            if name not in self._scores:  # it could not be sent then
+                self._send_soon(name)
             return
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -154,13 +156,7 @@ class Snapshots:
             facts={"score": state["score"]},
         )
         unfinished.replace(folder)
-        with self._lock:
-            self._prune()
-            if self.uri:
-                self._waiting.append(name)
-                if not self._sending:
-                    self._sending = name
-                    self._sent = self._sender.submit(self._send)
+        self._send_soon(name)
 
     def wait(self) -> None:
         """Until what was saved is in storage."""
@@ -221,7 +217,6 @@ class Snapshots:
             return
         from rlpretrain.storage import download_folder
 
-        shutil.rmtree(folder, ignore_errors=True)
         download_folder(self._place(name, here), folder)
 
     def _pass_over(self, name: str, here: bool, error: Damaged) -> None:
@@ -236,6 +231,15 @@ class Snapshots:
             return self._manifest(name, here).facts["score"]
         except Damaged:  # nobody's best
             return None
+
+    def _send_soon(self, name: str) -> None:
+        with self._lock:
+            self._prune()
+            if self.uri and name not in (*self._waiting, self._sending):
+                self._waiting.append(name)
+                if not self._sending:
+                    self._sending = name
+                    self._sent = self._sender.submit(self._send)
 
     def _send(self) -> None:
         """Copy the newest snapshot to storage until none waits; a failure is told, and the next one tries again."""
@@ -254,7 +258,7 @@ class Snapshots:
                 self._scores[name] = self._score(name, here=True)
                 for old in self._superfluous(self._scores):
                     self._remove(old)
-            except UserError as error:
+            except Exception as error:  # whatever it is: the next one is to be sent all the same
                 print(f"a snapshot could not be copied to storage: {error}", file=sys.stderr)
 
     def _prune(self) -> None:
@@ -262,7 +266,7 @@ class Snapshots:
         superfluous = self._superfluous({name: self._score(name, here=True) for name in self._local()})
         self._waiting = [name for name in self._waiting if name not in superfluous]
         for name in superfluous - {self._sending}:
-            shutil.rmtree(self.folder / name)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         """Remove a snapshot from storage."""

@@ -34,6 +34,7 @@ THOUGHTS_FILE = "thoughts.jsonl"
 SKIPPED_FILE = "skipped.jsonl"  # steps that were left out, with their documents' ids
 _KEPT_FILES = (METRICS_FILE, TIMINGS_FILE, THOUGHTS_FILE, SKIPPED_FILE)
 STOPPED = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ended
+_TOLD = 8  # documents in an error
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a scheduler's, and Ctrl-C
 
 
@@ -192,8 +193,8 @@ class Steps:
         what = f"the {' and the '.join(wrong)} of step {step} {'is' if len(wrong) == 1 else 'are'} not finite"
         if self.skipped > self.optimization.settings.max_skipped_steps:
             raise UserError(
-                f"{self.label}: {what}, and {self.skipped - 1} steps were left out before (max_skipped_steps); its documents "
-                f"are in {self.output / SKIPPED_FILE}; lower optimizer.learning_rate or inspect the data"
+                f"{self.label}: {what}, and {self.skipped - 1} steps were left out before (max_skipped_steps); its documents, "
+                f"{', '.join(documents[:_TOLD])}{', ...' if len(documents) > _TOLD else ''}, are in {self.output / SKIPPED_FILE}; lower optimizer.learning_rate or inspect the data"
             )
         print(f"{self.label}: {what}; it is left out, its documents are in {SKIPPED_FILE}", file=sys.stderr)
 

@@ -219,6 +219,27 @@ def test_a_snapshot_that_cannot_be_fetched_is_waited_for(
     assert newest is not None and newest.folder.name == "0-00000004"
 
 
+def test_a_snapshot_that_could_not_be_sent_is_sent_when_the_training_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"file://{tmp_path}/store"
+    snapshots = Snapshots(tmp_path / "here", Origin("checkpoint", {}, {}), SnapshotSettings(), uri)
+    assert snapshots.newest is None
+
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlpretrain.storage.upload_folder", broken)
+        snapshots.save("0-00000001", {"score": None}, "{}", [], {})
+        snapshots.wait()
+    assert "could not be copied to storage" in capsys.readouterr().err and list_artifacts(uri) == []
+    snapshots.save("0-00000001", {"score": None}, "{}", [], {})
+    snapshots.save("0-00000002", {"score": None}, "{}", [], {})
+    snapshots.wait()
+    assert list_artifacts(uri) == [f"{uri}/0-00000001", f"{uri}/0-00000002"]
+
+
 def test_without_a_whole_snapshot_it_starts_anew(stopped: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stage, settings, inputs, output = stopped
     folders = list((output / SNAPSHOTS).iterdir())
@@ -281,6 +302,9 @@ def test_a_published_result_is_fetched_instead_of_made_again(
     assert (tmp_path / "again" / "timings.jsonl").read_bytes() == timings
     assert "holds this result already; it is fetched" in capsys.readouterr().err
     assert run_stage(stage, settings, inputs, tmp_path / "first", uri) == first  # killed before it was published
+    (tmp_path / "again" / "metrics.jsonl").write_text("torn")
+    assert run_stage(stage, settings, inputs, tmp_path / "again", uri) == first
+    assert "an earlier result is passed over" in capsys.readouterr().err
     with pytest.raises(UserError, match="another artifact is published there"):
         run_stage(stage, {**settings, "seed": 1}, inputs, tmp_path / "other", uri)
 

@@ -19,7 +19,7 @@ from rlpretrain.artifacts import (
     verify,
     write_manifest,
 )
-from rlpretrain.errors import UserError
+from rlpretrain.errors import Damaged, UserError
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # FIPS 180-4, the empty message
 
@@ -168,6 +168,19 @@ def test_malformed_manifests_are_refused_in_one_line(text: bytes, says: str) -> 
     with pytest.raises(UserError) as error:
         parse_manifest(text, "here")
     assert one_line(error).startswith("here: ") and says in one_line(error)
+
+
+def test_another_version_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    text = make(tmp_path).content()
+    with pytest.raises(Damaged, match="altered"):
+        parse_manifest(text.replace(b'"schema_version": 1', b'"schema_version": 3'), "here")
+    other = {**json.loads(text), "schema_version": 3}
+    other["digest"] = canonical_digest(
+        {name: each for name, each in other.items() if name not in ("digest", "volatile")}
+    )
+    with pytest.raises(UserError, match="schema version 3 is not 1") as error:
+        parse_manifest(json.dumps(other), "here")
+    assert not isinstance(error.value, Damaged)
 
 
 def test_an_altered_manifest_is_refused(tmp_path: Path) -> None:

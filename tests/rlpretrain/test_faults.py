@@ -14,12 +14,14 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 
 from rlpretrain import storage
-from rlpretrain.artifacts import MANIFEST, read_manifest, verify, write_manifest
-from rlpretrain.errors import UserError
+from rlpretrain.artifacts import MANIFEST, file_sha256, read_manifest, verify, write_manifest
+from rlpretrain.errors import Damaged, UserError
 from rlpretrain.s3server import EmbeddedS3
 from rlpretrain.stores import claim, s3
+from rlpretrain.stores.s3errors import told
 from tests.rlpretrain.fault_proxy import KINDS, FaultProxy
 from tests.rlpretrain.faults import PART, storm
 
@@ -136,6 +138,21 @@ def test_a_dead_writers_claim_is_taken_over(s3_bucket: str, tmp_path: Path, monk
     assert storage.connect(f"{s3_bucket}/it").put_new(".publishing", b'{"writer": "dead", "beat": 7}')
     storage.upload_folder(artifact(tmp_path / "made", size=10), f"{s3_bucket}/it")
     storage.download_folder(f"{s3_bucket}/it", tmp_path / "back")
+
+
+def test_a_writer_whose_claim_may_be_anothers_stores_nothing_more(s3_bucket: str, tmp_path: Path) -> None:
+    folder = artifact(tmp_path / "made", size=100)
+    store = storage.connect(s3_bucket)
+    with store.one_writer(lambda: False):
+        store._claim._renewed -= claim.LEASE_SECONDS + 1  # it stood still, beats and all
+        with pytest.raises(UserError, match="another writer took over"):
+            store.put_files({"large.bin": (folder / "large.bin", file_sha256(folder / "large.bin"))})
+    assert not store.exists("large.bin")
+
+
+def test_a_checksum_that_never_fits_is_damage_and_no_bad_line() -> None:
+    with pytest.raises(Damaged, match="corrupted in storage"), told("s3://b/k", "b", "http://here"):
+        raise FlexibleChecksumError(error_msg="they differ")
 
 
 def test_what_cannot_be_tried_again_is_not(s3: EmbeddedS3, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

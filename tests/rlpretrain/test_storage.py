@@ -1,6 +1,7 @@
 """Storage against a real S3 server and against folders. moto would accept wrong checksums and wrong keys."""
 
 import base64
+import hashlib
 import os
 import random
 import shutil
@@ -225,6 +226,19 @@ def test_a_part_with_a_wrong_checksum_is_refused_by_the_server(s3_bucket: str) -
     with pytest.raises(ClientError, match=r"BadDigest|Checksum"):
         client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part", ChecksumCRC32=wrong)
     client.abort_multipart_upload(**place, UploadId=upload)
+
+
+def test_an_upload_that_another_tool_began_gives_way(s3_bucket: str, tmp_path: Path) -> None:
+    path, client = tmp_path / "file", boto3.session.Session().client("s3")
+    path.write_bytes(random.Random(0).randbytes(LARGE))
+    place = {"Bucket": s3_bucket.removeprefix("s3://"), "Key": "file"}
+    upload = client.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"]
+    first = path.read_bytes()[: storage.MULTIPART_BYTES]
+    checksum = base64.b64encode(hashlib.sha256(first).digest()).decode()
+    client.upload_part(**place, UploadId=upload, PartNumber=1, Body=first, ChecksumSHA256=checksum)
+    storage.connect(s3_bucket).put_file("file", path, file_sha256(path))
+    assert storage.connect(s3_bucket).sha256("file") == (LARGE, file_sha256(path))
+    assert not client.list_multipart_uploads(Bucket=place["Bucket"]).get("Uploads")
 
 
 def test_more_objects_than_a_page_are_listed(s3_bucket: str) -> None:
