@@ -14,7 +14,7 @@ from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
 from pipelines.commands import Arms, Artifacts, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
 from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
-from rlpretrain.errors import UserError, local_errors
+from rlpretrain.errors import UserError, local_errors, printable
 from rlpretrain.settings import parse_settings
 
 # A shell completes commands by their names, and that of `python -m pipelines` is python.
@@ -264,7 +264,8 @@ def compare(
 def _summarise(report: Path) -> None:
     from rlpretrain.report.build import RESULTS_FILE, summary_lines
 
-    print("\n".join(summary_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))))
+    lines = summary_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))
+    print("\n".join(map(printable, lines)))
     print(f"report: {report / 'index.html'}")
 
 
@@ -272,7 +273,8 @@ def _summarise_ablations(report: Path) -> None:
     from rlpretrain.report.ablations import ablation_lines
     from rlpretrain.report.results import RESULTS_FILE
 
-    print("\n".join(ablation_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))))
+    lines = ablation_lines(json.loads((report / RESULTS_FILE).read_text(encoding="utf-8")))
+    print("\n".join(map(printable, lines)))
     print(f"page: {report / 'index.html'}")
 
 

@@ -1,6 +1,5 @@
 """Commands that speak to a cluster: submit, status, schedule."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from pipelines.arms import DEFAULT_ARMS, parse_arms
 from pipelines.checks import check_given, check_lengths
 from pipelines.cluster import load_cluster
 from pipelines.profile import Profile, known, load_profile, name_of, parse_changes
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, printable
 
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
 Changes = Annotated[
@@ -87,7 +86,7 @@ def status(
     server = _server(cluster)
     if name is None:
         for run in server.runs():
-            print(f"{run.state or 'PENDING':10} {run.created_at:%Y-%m-%d %H:%M}  {run.display_name}")
+            print(printable(f"{run.state or 'PENDING':10} {run.created_at:%Y-%m-%d %H:%M}  {run.display_name}"))
         return
     found = server.find_run(name)
     if found is None:
@@ -96,9 +95,9 @@ def status(
         return _watch(server, found, every)
     print(f"run {name}: {found.state or 'PENDING'}, id {found.run_id}")
     for task, state in task_states(found).items():
-        print(f"  {task}: {state}")
+        print(printable(f"  {task}: {state}"))
     if uri := run_uri(found):
-        print(f"artifacts: {uri}")
+        print(printable(f"artifacts: {uri}"))
 
 
 def schedule(
@@ -156,9 +155,10 @@ def _watch(server: Any, run: Any, every: float) -> None:
     """Follow a run; exit code 1 unless it succeeded."""
     from pipelines.kubeflow import run_uri
 
-    ended = server.watch(run, lambda line: print(line, flush=True), every)
-    print(f"run {ended.display_name}: {ended.state}")
+    ended = server.watch(run, lambda line: print(printable(line), flush=True), every)
+    print(printable(f"run {ended.display_name}: {ended.state}"))
     if uri := run_uri(ended):
-        print(f"artifacts: {uri}{os.linesep}compare: python -m pipelines compare {uri}")
+        print(printable(f"artifacts: {uri}"))
+        print(printable(f"compare: python -m pipelines compare {uri}"))
     if ended.state != "SUCCEEDED":
         raise typer.Exit(1)

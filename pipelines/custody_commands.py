@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.commands import Endpoint, Runs
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, printable
 
 Uri = Annotated[str, typer.Argument(help="a run: the s3:// place that holds its artifacts")]
 
@@ -22,10 +22,10 @@ def verify(uri: Uri, endpoint: Endpoint = None, runs: Runs = Path("runs")) -> No
         run = read_run(uri)
         faults = []
         for name, found in faults_of(run):
-            print(f"{'fault' if found else 'whole'}  {name or run.uri}", flush=True)
+            print(printable(f"{'fault' if found else 'whole'}  {name or run.uri}"), flush=True)
             faults += found
     for fault in faults:
-        print(f"fault: {fault}", file=sys.stderr)
+        print(printable(f"fault: {fault}"), file=sys.stderr)
     count = len(run.artifacts) + len(run.damaged)
     print(f"{count} artifacts, {len(faults)} faults")
     if faults:
@@ -48,7 +48,7 @@ def gc(
         waste = custody.waste_of(run, hours * 3600)
         for each in waste:
             size = f"{each.what.size:>14,}" if isinstance(each.what, Stored) else f"{'?':>14}"
-            print(f"{size}  {run.uri}/{each.what.key}  ({each.reason})")
+            print(printable(f"{size}  {run.uri}/{each.what.key}  ({each.reason})"))
         if remove:
             custody.remove(run, waste)
     total = sum(each.what.size for each in waste if isinstance(each.what, Stored))
@@ -84,18 +84,21 @@ def lineage(
             made = node.manifest
             settings = custody.canonical_digest(made.settings)
             label += f"{node.name} ({made.kind} {node.digest[:12]}), code {made.code_version[:12]}, settings {settings[:12]}, seed {made.seed}"
+        label = printable(label)
         grown = Tree(label, highlight=False) if tree is None else tree.add(label, highlight=False)
         if node.manifest is not None and node.digest not in shown:
             shown.add(node.digest)
             for name, origin in custody.origins(node.manifest).items():
-                grown.add(f"{name}: {', '.join(f'{key} {value}' for key, value in origin.items())}", highlight=False)
+                told = ", ".join(f"{key} {value}" for key, value in origin.items())
+                grown.add(printable(f"{name}: {told}"), highlight=False)
             for name, ancestor in node.inputs.items():
                 grow(grown, name, ancestor)
         return grown
 
     tree = grow(None, "", root)
     assert root.manifest is not None
-    tree.add("libraries: " + ", ".join(f"{name} {version}" for name, version in root.manifest.libraries.items()))
+    libraries = ", ".join(f"{name} {version}" for name, version in root.manifest.libraries.items())
+    tree.add(printable(f"libraries: {libraries}"))
     # Whoever reads it through a pipe wants lines as they are.
     Console(width=None if sys.stdout.isatty() else 1000, markup=False).print(tree)
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from rlpretrain.artifacts import MANIFEST, read_manifest
 from rlpretrain.data.corpus import read_corpus
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, printable
 from rlpretrain.evaluation.probe import probe_model
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.models import fit_embeddings, load_model
@@ -58,7 +58,7 @@ def show_probe(results: ProbeResults, console: Console) -> None:
     for number, name in enumerate(table.columns):
         shown.add_column(name, justify="left" if number < table.words else "right")
     for row in table.rows:
-        shown.add_row(*(f"{cell.text} {cell.small}".strip() for cell in row))
+        shown.add_row(*(printable(f"{cell.text} {cell.small}".strip()) for cell in row))
     console.print(shown, highlight=False)
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rlpretrain.errors import printable
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([^']+)'")
 _FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
@@ -143,10 +145,10 @@ def captured(log: Path, watcher: Watcher, everything: bool = False) -> Iterator[
 def _relay(reader: int, path: Path, terminal: int, watcher: Watcher, everything: bool) -> None:
     with os.fdopen(reader, "r", encoding="utf-8", errors="replace") as lines, path.open("w", encoding="utf-8") as log:
         for raw in lines:
-            line = _ANSI.sub("", raw)
-            log.write(line)
+            line = printable(_ANSI.sub("", raw).rstrip("\n").expandtabs())
+            log.write(f"{line}\n")
             log.flush()
-            shown = line.rstrip("\n") if everything else watcher.line(line)
+            shown = line if everything else watcher.line(line)
             if shown is not None:
                 with suppress(OSError):  # nobody reads on; the log does
                     os.write(terminal, f"{shown}\n".encode())

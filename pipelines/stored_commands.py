@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import Artifacts, Endpoint, Runs
-from rlpretrain.errors import UserError
+from rlpretrain.errors import UserError, printable
 
 Json = Annotated[bool, typer.Option("--json", help="the same as JSON")]
 
@@ -43,7 +43,7 @@ def runs(
         accuracies = (_percent(run.accuracy[arm]) for arm in stored.ARMS)
         when = run.when[:16].replace("T", " ")
         numbers = (_shown(run.seed), str(len(run.artifacts)), f"{run.size / 1e6:,.1f}", *accuracies)
-        table.add_row(run.name, _shown(run.profile), run.state, when, *numbers)
+        table.add_row(*map(printable, (run.name, _shown(run.profile), run.state, when, *numbers)))
     # Whoever reads it through a pipe wants lines as they are.
     console = Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False)
     console.print(table)
@@ -77,9 +77,8 @@ def show(
         told = {name: value for name, value in results.items() if name not in ("curves", "positions")}
         print(json.dumps({**asdict(found), "results": told}, indent=2))
         return
-    print(f"run {found.name}, profile {_shown(found.profile)}, seed {_shown(found.seed)}: {found.state}")
-    print("\n".join(lines))
-    print(f"artifacts: {found.uri}")
+    heading = f"run {found.name}, profile {_shown(found.profile)}, seed {_shown(found.seed)}: {found.state}"
+    print("\n".join(map(printable, (heading, *lines, f"artifacts: {found.uri}"))))
 
 
 def _shown(value: str | int | None) -> str:

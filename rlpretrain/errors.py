@@ -21,12 +21,21 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         # Names of files, fields and keys come from outside, line breaks, terminal codes and all.
-        line = " ".join(masked(message).splitlines())
-        super().__init__("".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in line))
+        super().__init__(printable(" ".join(masked(message).splitlines())))
 
 
 class Damaged(UserError):
     """Of content that is not what it was when it was written, or is gone: trying again would give the same."""
+
+
+def printable(line: str) -> str:
+    """``line`` with \\x1b and the like in place of what is no printable character, line breaks too.
+
+    Names and text that come from storage or a stage go through it on their way to a terminal, which would obey them.
+    """
+    if line.isprintable():
+        return line
+    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in line)
 
 
 def masked(text: str) -> str:
