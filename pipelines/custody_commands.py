@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.commands import Endpoint, Runs
-from rlpretrain.errors import UserError, printable
+from rlpretrain.errors import UserError, masked, printable
 
 Uri = Annotated[str, typer.Argument(help="a run: the s3:// place that holds its artifacts")]
 
@@ -123,4 +123,4 @@ def export(
         count = convert(place, to, directory, follow)
     shown = directory if "://" in directory else f"sqlite:///{Path(directory).resolve() / 'mlflow.db'}"
     look = f"tensorboard --logdir {directory}" if to == "tensorboard" else f"mlflow ui --backend-store-uri {shown}"
-    print(f"{count} trainings; to look at them: {look}")
+    print(printable(masked(f"{count} trainings; to look at them: {look}")))

@@ -76,6 +76,17 @@ def test_a_run_in_s3_is_exported_from_the_command_line(run: Path, tmp_path: Path
     assert scalars(tmp_path / "events" / "first" / "pretrain-rlp")["loss/nll"][0] == (1, 1.0)
 
 
+def test_the_password_of_a_server_is_not_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.exporting.export", lambda *_: 3)
+    address = "http://someone:hun@ter2@127.0.0.1:5000"
+    monkeypatch.setattr(sys, "argv", ["pipelines", "export", str(run), "--to", "mlflow", address])
+    assert main() == 0
+    expected = "3 trainings; to look at them: mlflow ui --backend-store-uri http://***@127.0.0.1:5000\n"
+    assert capsys.readouterr().out == expected
+
+
 def test_a_run_at_work_is_followed_to_its_newest_whole_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,25 @@
-"""What a line for a person at the keyboard makes readable."""
+"""What a line for a person at the keyboard keeps to itself, and what it makes readable."""
 
-from rlpretrain.errors import UserError, printable
+import pytest
+
+from rlpretrain.errors import UserError, masked, printable
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("http://user:secret@host/path", "http://***@host/path"),
+        ("http://u:secr@et@host", "http://***@host"),
+        ("http://u:secr'et@host:9000: refused", "http://***@host:9000: refused"),
+        ('http://u:secr"et@host', "http://***@host"),
+        ("a http://u:secret@a and b https://u:secret@b/c@d", "a http://***@a and b https://***@b/c@d"),
+        ("hf://datasets/some/set@main and s3://rlp/runs", "hf://datasets/some/set@main and s3://rlp/runs"),
+        ("someone@example.org", "someone@example.org"),
+    ],
+)
+def test_users_and_passwords_of_addresses_are_masked(given: str, shown: str) -> None:
+    assert masked(given) == shown and "secr" not in shown
+    assert str(UserError(given)) == shown
 
 
 def test_terminal_codes_are_shown_not_obeyed() -> None:
