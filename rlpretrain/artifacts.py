@@ -26,7 +26,7 @@ UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's
 SCHEMA_VERSION = 1
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "datasets"),
-    *("lm_eval", "math-verify", "reasoning-gym"),
+    *("vllm", "lm_eval", "math-verify", "sympy", "reasoning-gym"),
 )
 CODE_PACKAGES = ("rlpretrain", "components")
 
