@@ -83,8 +83,18 @@ def _compile(name: str, text: str, check: bool) -> None:
         raise UserError(f"pipelines/compiled/{name} is stale; run `make compile`")
 
 
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """UserError for an option that the run which goes on has its own value of."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in ("resume", "runs", "endpoint", "debug"):
+            raise UserError(f"--resume takes the run's own options; leave {parameter.opts[0]} out")
+
+
 @app.command()
 def run(
+    context: typer.Context,
     profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")] = "mini",
     name: Annotated[str | None, typer.Option(help="name of the run; default: profile, time and seed")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="first seed")] = 0,
@@ -108,6 +118,7 @@ def run(
     from pipelines.runs import Given, recall, remember
 
     if resume is not None:
+        _refuse_beside_resume(context)
         name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror = recall(runs, resume)
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))

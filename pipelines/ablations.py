@@ -19,7 +19,7 @@ from pipelines.placing import ANYWHERE, Namer, Target
 from pipelines.profile import CORPORA, AblationSettings, Profile
 from pipelines.reproduction import RUN_PARAMETERS, described
 from rlpretrain.errors import UserError
-from rlpretrain.settings import PretrainSettings, ShardDataSettings, Value, parse_settings
+from rlpretrain.settings import PretrainSettings, ShardDataSettings, Value, parse_settings, without_nones
 
 FIELDS = {
     "rollouts": "group",
@@ -103,17 +103,17 @@ def ablations(
     ``parallelism`` bounds how many points run at once; None leaves that to the cluster.
     """
     points = make_points(profile, sweeps)
-    settings = profile.model_dump(mode="json", exclude_unset=True)
+    settings = without_nones(profile.model_dump(mode="json", exclude_unset=True))
     stages = {name: stage for name, stage in _STAGES.items() if points.corpora or name != "rlp"}
     defaults: dict[str, tuple[Any, str]] = dict(RUN_PARAMETERS)
     defaults |= {name: (settings[stage], text) for name, (stage, text) in stages.items()}
     defaults["points"] = (
-        [{"label": label, "rlp": value} for label, value in points.rlp.items()],
+        [{"label": label, "rlp": without_nones(value)} for label, value in points.rlp.items()],
         "Points: a label and the settings of RLP each.",
     )
     if points.corpora:
         defaults["corpora"] = (
-            [{"label": label, "corpus": value} for label, value in points.corpora.items()],
+            [{"label": label, "corpus": without_nones(value)} for label, value in points.corpora.items()],
             "Points that read other documents: a label and the settings of sharding them each.",
         )
     page = {"title": f"Ablations: {profile.compare.title}", "profile": profile_name, "sweeps": points.sweeps}

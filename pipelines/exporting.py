@@ -79,9 +79,9 @@ def _lines(store: Store, prefix: str, name: str, manifest: Manifest | None, plac
     try:
         rows = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
         # Warnings and the mark of a step that was left out are no curves.
-        return [{k: v for k, v in row.items() if type(v) in (int, float)} for row in rows]
-    except (ValueError, AttributeError):
-        raise UserError(f"{place}/{prefix}{name}: holds a line that is no JSON object; remove the file") from None
+        return [{k: v for k, v in row.items() if type(v) in (int, float)} | {"step": row["step"]} for row in rows]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise UserError(f"{place}/{prefix}{name}: holds a line that is no JSON object with a step; remove it") from None
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -151,6 +151,9 @@ class MLflow:
                 folder.mkdir(parents=True, exist_ok=True)
             uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
         self.entities = entities
+        os.environ.setdefault(
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
+        )  # of 7, which take minutes to say that nobody is there
         try:
             self.client = MlflowClient(tracking_uri=uri)
             known = self.client.get_experiment_by_name(experiment)

@@ -17,7 +17,6 @@ from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
 from rlpretrain.settings import ArchitectureSettings, LikelihoodSettings, ThinkingSettings
 
-STAGES_AFTER = ("sft", "rlvr")
 EVALUATIONS = 3  # an arm: after pretraining, SFT and RLVR
 
 

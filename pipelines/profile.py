@@ -174,12 +174,12 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole, null takes a value away."""
+    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole."""
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
         merged[key] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return {key: value for key, value in merged.items() if value is not None}
+    return merged
 
 
 def parse_changes(pairs: list[str], flag: str = "--set", form: str = "STAGE.FIELD=VALUE") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from components.shard_data.component import shard_benchmarks, shard_data
 from pipelines.arms import DEFAULT_ARMS
 from pipelines.placing import ANYWHERE, Namer, Parameters, Target
 from pipelines.profile import Profile
+from rlpretrain.settings import without_nones
 
 # Parameters of a run with their defaults, and those that hold a stage's settings with the profile's field; each described.
 RUN_PARAMETERS = {
@@ -55,8 +56,8 @@ def reproduction(
     profile_name: str, profile: Profile, arms: Sequence[str] = DEFAULT_ARMS, target: Target = ANYWHERE
 ) -> Any:
     """The pipeline of these arms, with ``profile``'s settings as the defaults of its parameters."""
-    # Only what the profile sets: the rest are the stages' own defaults, and KFP takes no nulls.
-    settings = profile.model_dump(mode="json", exclude_unset=True)
+    # Only what the profile sets: the rest are the stages' own defaults.
+    settings = without_nones(profile.model_dump(mode="json", exclude_unset=True))
     stages = {name: stage for name, stage in _STAGES.items() if name not in _OPTIONAL or name in arms}
     parameters = target.parameters(
         RUN_PARAMETERS | {name: (settings[field], text) for name, (field, text) in stages.items()}

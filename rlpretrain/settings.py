@@ -18,7 +18,27 @@ from rlpretrain.errors import UserError
 class Settings(BaseModel):
     """Base of all settings: immutable, and unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_nulls(cls, values: Any) -> Any:
+        """Take `NULL` for None."""
+        if not isinstance(values, dict):
+            return values
+        return {name: None if value == NULL else value for name, value in values.items()}
+
+
+NULL = "null"  # what stands for None where Kubeflow passes settings on, which takes none
+
+
+def without_nones(value: Any) -> Any:
+    """Settings, as JSON, with `NULL` for every None."""
+    if isinstance(value, dict):
+        return {name: without_nones(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [without_nones(each) for each in value]
+    return NULL if value is None else value
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

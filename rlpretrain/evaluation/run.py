@@ -81,6 +81,9 @@ def _sampling(benchmark: Benchmark, settings: EvaluateSettings) -> dict[str, Any
 def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[str, list[Example]]:
     asked = {name: benchmark.items or name for name, benchmark in suite.benchmarks.items()}
     items: dict[str, list[Example]] = {name: [] for name in asked.values()}
+    if isinstance(settings.limit, dict) and (unknown := sorted(settings.limit.keys() - items.keys())):
+        known = ", ".join(sorted(items))
+        raise UserError(f"limit: suite '{settings.suite}' has no benchmark '{unknown[0]}'; known: {known}")
     limits = {name: _limit(settings, name) for name in items}
     for example in read_shards(benchmarks, "test"):
         if example.source in items and len(items[example.source]) < limits[example.source]:

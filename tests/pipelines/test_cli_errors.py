@@ -34,6 +34,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
     [
         (("run", "--profile", "nope"), ("unknown profile 'nope'", "mini", "tiny")),
         (("compile", "--profile", "nope"), ("unknown profile 'nope'",)),
+        (("run", "--resume", "it", "--seeds", "3"), ("--resume takes the run's own options", "leave --seeds out")),
         ((*RUN, "--set", "rlp.thinking.group=1"), ("rlp.thinking.group", "greater than or equal to 2")),
         ((*RUN, "--set", "rlp.thinking.thought.budget=0"), ("rlp.thinking.thought.budget", "(given: 0)")),
         ((*RUN, "--set", "rlp.thinking.grupo=4"), ("unknown setting 'rlp.thinking.grupo'",)),

@@ -5,17 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import profile as profile_module
 from pipelines.checks import check_delimiters, check_given, check_lengths
+from pipelines.compiling import compiled_text
 from pipelines.profile import Profile, load_profile, name_of, names, parse_changes
+from pipelines.reproduction import reproduction
 from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.data.documents import Document
 from rlpretrain.data.sources import GENERATORS, read_source
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
 from rlpretrain.models import new_model
-from rlpretrain.settings import SourceSettings
+from rlpretrain.settings import EvaluateSettings, PretrainSettings, SourceSettings
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import check_lengths as check_model_lengths
@@ -214,3 +217,24 @@ def test_mistakes_in_a_file_of_ones_own_take_one_line(tmp_path: Path, file: str,
     with pytest.raises(UserError, match=words) as raised:
         load_profile(write_profile(tmp_path / file, text))
     assert "\n" not in str(raised.value)
+
+
+def test_null_switches_off_what_can_be_off(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "{extends: tiny, evaluate: {held_out: null}, base: {snapshots: {every_minutes: null}}}"
+    )
+    changes = parse_changes(["base.format_warmup=null", "rlp.thinking.optimizer.final_learning_rate=null"])
+    profile = load_profile(str(tmp_path / "mine.yaml"), changes)
+    assert profile.evaluate.held_out is None and profile.base.snapshots.every_minutes is None
+    definition = next(yaml.safe_load_all(compiled_text(reproduction("mine", profile))))
+    given = definition["root"]["inputDefinitions"]["parameters"]
+    read = EvaluateSettings.model_validate(given["evaluation"]["defaultValue"])
+    assert read == profile.evaluate
+    assert PretrainSettings.model_validate(given["base"]["defaultValue"]) == profile.base
+    assert PretrainSettings.model_validate(given["rlp"]["defaultValue"]) == profile.rlp
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_numbers_are_finite(value: str) -> None:
+    with pytest.raises(UserError, match=r"rlp.thinking.clip_high: Input should be a finite number"):
+        load_profile("tiny", parse_changes([f"rlp.thinking.clip_high={value}"]))

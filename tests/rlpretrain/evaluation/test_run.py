@@ -152,6 +152,14 @@ def test_shards_without_a_benchmark_are_refused(
         run_suite(model, tokenizer, folder, EvaluateSettings(suite="mini"))
 
 
+def test_a_limit_for_a_benchmark_that_the_suite_lacks_is_refused(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    folder = shards(tmp_path, tokenizer, [("sums", "sum 1+1=", "2")])
+    with pytest.raises(UserError, match="limit: suite 'mini' has no benchmark 'nosuch'; known: "):
+        run_suite(model, tokenizer, folder, EvaluateSettings(suite="mini", limit={"nosuch": 3}))
+
+
 def test_responses_that_do_not_fit_the_model_are_refused(
     mini: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
