@@ -14,9 +14,9 @@ from rlpretrain.report.markdown import markdown
 from rlpretrain.report.page import page
 from rlpretrain.report.results import RESULTS_FILE, Results, parse_results
 from rlpretrain.report.statistics import Bootstrap
-from rlpretrain.report.tables import sections
-from rlpretrain.report.training import TIMINGS_FILE, curves, shards_read, timings
-from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent
+from rlpretrain.report.tables import sections, warnings_in_order
+from rlpretrain.report.training import TIMINGS_FILE, curves, shards_read, timings, training_warnings
+from rlpretrain.report.words import ARM_NAMES, OVERALL, STAGE_NAMES, percent, training_name
 from rlpretrain.settings import CompareSettings
 
 VOLATILE = ("index.html", TIMINGS_FILE)  # hold wall-clock times, which no run repeats
@@ -66,6 +66,7 @@ def collect(pooled: Mapping[Key, Pooled], settings: CompareSettings) -> Results:
         models=models,
         differences=differences,
         curves=curves(pooled),
+        training_warnings=training_warnings(pooled),
         positions=held_out_positions(pooled),
         data=shards_read(pooled),
     )
@@ -79,7 +80,7 @@ def _counted(verdict: str, count: int) -> str:
 
 
 def summary_lines(results: dict[str, Any]) -> list[str]:
-    """What the command line says at the end of a run: the verdicts, then the average of every model."""
+    """What the command line says at the end of a run: the verdicts, the average of every model, warnings from training."""
     parsed = parse_results(results)
     lines = [""]
     (_, headline), *ledger = sections(parsed.claims)
@@ -99,4 +100,13 @@ def summary_lines(results: dict[str, Any]) -> list[str]:
         if any(model.arm == arm for model in parsed.models):
             row = "".join(f"{cells.get((arm, stage), 'not evaluated'):<22}" for stage in stages)
             lines.append(f"{ARM_NAMES[arm]:>10}  {row.rstrip()}")
-    return [*lines, ""]
+    return [*lines, *_warning_lines(parsed), ""]
+
+
+def _warning_lines(results: Results) -> list[str]:
+    lines = []
+    for row in warnings_in_order(results):
+        which = training_name(row.arm, row.stage) + (f", run {row.run}" if results.runs > 1 else "")
+        when = f"{row.steps:,} steps, {row.first:,} to {row.last:,}" if row.steps > 1 else f"step {row.first:,}"
+        lines.append(f"{ARM_NAMES[row.arm]:>10}  {which}: {row.sign}; {when}")
+    return ["", "Warnings from training:", *lines] if lines else []

@@ -13,8 +13,15 @@ from rlpretrain.report.tables import (
     provenance_table,
     sections,
     tested_table,
+    warnings_table,
 )
 from rlpretrain.report.training import Timings
+from rlpretrain.training.health import LASTING
+
+WARNED = (
+    f"In these trainings signs of collapse lasted {LASTING} steps in a row or more (the steps are counted from the {LASTING}th on), "
+    "or steps were left out. Read the figures of their models, and of the stages that build on them, with that in mind."
+)
 
 
 def markdown(results: Results) -> str:
@@ -24,6 +31,9 @@ def markdown(results: Results) -> str:
     for claim in headline:
         runs = _by_run(claim.by_run, claim.unit) if results.runs > 1 and claim.by_run else ""
         lines.append(f"- **{claim.verdict}**: {claim.statement}. {claim.detail}{runs}. {claim.rule}")
+    warned = warnings_table(results)
+    if warned.rows:
+        lines += ["", f"## {warned.label}", "", WARNED, "", *_table(warned)]
     lines += ["", "## The paper's claims", "", *_ledger(ledger)]
     for heading, table in (
         ("Accuracy (%)", accuracy_table(results)),

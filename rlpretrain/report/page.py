@@ -2,7 +2,7 @@
 
 from rlpretrain.report.evaluations import ARMS
 from rlpretrain.report.html import render
-from rlpretrain.report.markdown import note
+from rlpretrain.report.markdown import WARNED, note
 from rlpretrain.report.plots import accuracy_chart, gap_chart, slice_charts
 from rlpretrain.report.results import Model, Results
 from rlpretrain.report.tables import (
@@ -17,6 +17,7 @@ from rlpretrain.report.tables import (
     sampling_table,
     sections,
     tested_table,
+    warnings_table,
 )
 from rlpretrain.report.training import Timings
 from rlpretrain.report.training_plots import training_charts
@@ -42,6 +43,8 @@ def page(results: Results, times: Timings) -> str:
         gap=gap,
         slices=slices,
         training={STAGE_NAMES[stage]: charts for stage, charts in training.items()},
+        warned=WARNED,
+        warning_rows=warnings_table(results),
         accuracy_rows=accuracy_table(results),
         sampling_rows=sampling_table(results),
         tested_rows=tested_table(results),

@@ -174,6 +174,19 @@ class Curve(Part):
     runs: list[list[tuple[int, float]]] = Field(description="for each run, pairs of step and value")
 
 
+class TrainingWarning(Part):
+    """One sign of collapse in one training, or that steps of it were left out."""
+
+    arm: str
+    stage: str
+    run: int = Field(description="1 for the first")
+    metric: str | None = Field(description="that showed the sign; null for steps that were left out")
+    sign: str = Field(description="what was seen, in words")
+    steps: int = Field(description="steps that were warned about or left out")
+    first: int = Field(description="the first such step")
+    last: int
+
+
 class Results(Part):
     """The whole file."""
 
@@ -189,6 +202,7 @@ class Results(Part):
     models: list[Model]
     differences: list[Difference]
     curves: list[Curve]
+    training_warnings: list[TrainingWarning] = Field(default=[], description="empty also where the file is older")
     positions: list[HeldOutPosition] = Field(
         description="after pretraining, in the first run, evenly spaced over the positions measured"
     )

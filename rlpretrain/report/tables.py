@@ -6,9 +6,9 @@ from statistics import stdev
 
 from rlpretrain.report.evaluations import ARMS, STAGES
 from rlpretrain.report.ledger import load_ledger
-from rlpretrain.report.results import ClaimResult, ComparedFigure, Figure, Model, Results
+from rlpretrain.report.results import ClaimResult, ComparedFigure, Figure, Model, Results, TrainingWarning
 from rlpretrain.report.training import Timings
-from rlpretrain.report.words import ARM_NAMES, MARKS, OVERALL, STAGE_NAMES, column_name, compact
+from rlpretrain.report.words import ARM_NAMES, MARKS, OVERALL, STAGE_NAMES, column_name, compact, training_name
 
 LEVEL = 0.05  # of the corrected tests
 
@@ -186,7 +186,7 @@ def cost_table(results: Results, times: Timings) -> Table:
         share = cost.flops / by_rlp[model.stage] if by_rlp.get(model.stage) and not shared else None
         rows.append(
             [
-                Cell("Base training, shared by all", 0) if shared else Cell(_TRAINED[model.stage], _place(model.stage)),
+                _training(model.arm, model.stage),
                 _arm(model.arm),
                 *(Cell(compact(value), value) for value in counted),
                 Cell("" if share is None else f"{share:.2f}", share or 0),
@@ -245,7 +245,32 @@ def provenance_table(results: Results) -> Table:
     return Table("provenance", "Provenance", columns, rows)
 
 
-_TRAINED = {"pretrained": "Pretraining", "sft": "SFT", "rlvr": "RLVR"}
+def warnings_table(results: Results) -> Table:
+    """What the trainings warned of; without rows where all went well."""
+    several = results.runs > 1
+    rows = [
+        [
+            _training(row.arm, row.stage),
+            _arm(row.arm),
+            Cell(row.sign, small="" if row.metric is None else f"({row.metric})", tone="wrap narrow"),
+            *([Cell(str(row.run), row.run)] if several else []),
+            *(Cell(f"{count:,}", count) for count in (row.steps, row.first, row.last)),
+        ]
+        for row in warnings_in_order(results)
+    ]
+    columns = ["training", "arm", "what was seen", *(["run"] if several else []), "steps", "first", "last"]
+    return Table("warnings", "Warnings from training", columns, rows, words=3)
+
+
+def warnings_in_order(results: Results) -> list[TrainingWarning]:
+    """By stages and arms, as every table is."""
+    return [
+        row
+        for stage in STAGES
+        for arm in ARMS
+        for row in results.training_warnings
+        if (row.arm, row.stage) == (arm, stage)
+    ]
 
 
 def _in_order(results: Results) -> Iterator[Model]:
@@ -263,6 +288,11 @@ def _stage(stage: str) -> Cell:
 
 def _place(stage: str) -> int:
     return 1 + STAGES.index(stage)
+
+
+def _training(arm: str, stage: str) -> Cell:
+    shared = (arm, stage) == ("base", "pretrained")
+    return Cell(training_name(arm, stage), 0 if shared else _place(stage))
 
 
 def _arm(arm: str) -> Cell:

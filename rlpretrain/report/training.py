@@ -1,18 +1,20 @@
-"""How the models were trained: curves by step, wall-clock times, and the text that was read."""
+"""How the models were trained: curves by step, warnings, wall-clock times, and the text that was read."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlpretrain.report.evaluations import Evaluation, Key, Pooled
-from rlpretrain.report.results import Curve, ShardsReport
+from rlpretrain.report.results import Curve, ShardsReport, TrainingWarning
+from rlpretrain.training.health import SIGNS
 
 TIMINGS_FILE = "timings.json"
-_THINKING = ("thought/length", "thought/cut_off", "thought/entropy")
+LEFT_OUT = "steps left out, as loss, reward or gradient was not finite"
+_THINKING = ("thought/length", "thought/cut_off", "thought/entropy", "thought/zero_variance")
 CURVES = {
     "pretrained": ("reward/gain", "reward/match", *_THINKING, "loss/nll", "optim/grad_norm"),
     "sft": ("loss/nll", "optim/grad_norm"),
@@ -54,6 +56,16 @@ def curves(pooled: Mapping[Key, Pooled]) -> list[Curve]:
     return found
 
 
+def training_warnings(pooled: Mapping[Key, Pooled]) -> list[TrainingWarning]:
+    """What the trainings warned of, by the signs that `health` knows, and the steps that they left out."""
+    return [
+        warning
+        for (arm, stage), evaluation in pooled.items()
+        for run, part in enumerate(evaluation.parts, 1)
+        for warning in _warnings(arm, stage, run, part.training)
+    ]
+
+
 def timings(pooled: Mapping[Key, Pooled]) -> Timings:
     """The seconds and the throughput of every training that kept its times."""
     found = []
@@ -91,6 +103,28 @@ def _shards(role: str, facts: Mapping[str, Any]) -> ShardsReport:
 def _curve(part: Evaluation, metric: str) -> list[tuple[int, float]]:
     """Steps and values; a training that diverged has values that no chart can show."""
     return [(row["step"], row[metric]) for row in part.training if metric in row and math.isfinite(row[metric])]
+
+
+def _warnings(arm: str, stage: str, run: int, rows: Sequence[Mapping[str, Any]]) -> list[TrainingWarning]:
+    found: dict[tuple[str | None, str], list[int]] = {
+        (metric, sign): [row["step"] for row in rows if metric in row.get("warnings", ())] for metric, *_, sign in SIGNS
+    }
+    found[None, LEFT_OUT] = [row["step"] for row in rows if row.get("skipped")]
+    # A warm-up counts its steps from 1 again: the last line is not always the last step.
+    return [
+        TrainingWarning(
+            arm=arm,
+            stage=stage,
+            run=run,
+            metric=metric,
+            sign=sign,
+            steps=len(steps),
+            first=min(steps),
+            last=max(steps),
+        )
+        for (metric, sign), steps in found.items()
+        if steps
+    ]
 
 
 def _seconds(part: Evaluation) -> dict[str, float]:

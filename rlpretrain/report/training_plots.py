@@ -30,6 +30,7 @@ _THINKING = (
     _Metric("thought/length", "Length of a thought", "tokens"),
     _Metric("thought/cut_off", "Thoughts cut off", "%", 100),
     _Metric("thought/entropy", "Entropy of the policy", "nats a token"),
+    _Metric("thought/zero_variance", "Groups with one reward", "%", 100),
 )
 _LOSS = _Metric("loss/nll", "Loss", "nats a token")
 _NORM = _Metric("optim/grad_norm", "Gradient norm", "before clipping")

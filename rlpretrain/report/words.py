@@ -4,8 +4,14 @@ from rlpretrain.report.results import Figure
 
 ARM_NAMES = {"base": "base", "cpt": "CPT", "cpt_flops": "CPT, equal compute", "rlp": "RLP", "rpt": "RPT"}
 STAGE_NAMES = {"pretrained": "After pretraining", "sft": "After SFT", "rlvr": "After SFT and RLVR"}
+_TRAININGS = {"pretrained": "Pretraining", "sft": "SFT", "rlvr": "RLVR"}
 OVERALL = "overall"
 MARKS = {"holds": "✓", "fails": "✗", "not tested": "?"}
+
+
+def training_name(arm: str, stage: str) -> str:
+    """What the training is called that led an arm to a stage."""
+    return "Base training, shared by all" if (arm, stage) == ("base", "pretrained") else _TRAININGS[stage]
 
 
 def percent(figure: Figure) -> str:

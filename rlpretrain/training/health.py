@@ -17,15 +17,21 @@ class Health:
 
     def __init__(self) -> None:
         self.counts = {name: 0 for name, *_ in SIGNS}
+        self._measured: list[str] = []  # at the last step
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """The metrics that have been wrong for `LASTING` steps or more, this step's values included."""
+        """The metrics that have been wrong for `LASTING` steps or more, this step's values included.
+
+        A step that was left out lacks them: it warns of nothing and leaves the counts as they are.
+        """
+        self._measured = [name for name, *_ in SIGNS if name in metrics]
         for name, limit, side, _ in SIGNS:
-            value = metrics.get(name)
-            wrong = value is not None and (value < limit if side == "below" else value > limit)
-            self.counts[name] = self.counts[name] + 1 if wrong else 0
-        return [name for name, count in self.counts.items() if count >= LASTING]
+            if name in metrics:
+                wrong = metrics[name] < limit if side == "below" else metrics[name] > limit
+                self.counts[name] = self.counts[name] + 1 if wrong else 0
+        return [name for name in self._measured if self.counts[name] >= LASTING]
 
     def news(self) -> list[str]:
         """What is wrong by signs that have just lasted long enough, in words."""
-        return [f"{words} ({name})" for name, _, _, words in SIGNS if self.counts[name] == LASTING]
+        just = [name for name in self._measured if self.counts[name] == LASTING]
+        return [f"{words} ({name})" for name, _, _, words in SIGNS if name in just]

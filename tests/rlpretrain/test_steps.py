@@ -135,6 +135,17 @@ def test_a_collapse_is_warned_about_once_it_has_lasted() -> None:
     assert health.warnings({**short, "thought/length": 4.0, "thought/cut_off": 0.5}) == []
 
 
+def test_a_step_left_out_is_passed_over() -> None:
+    """It has no such metrics: it does not start the count anew, and is neither warned about nor told as news again."""
+    health, constant, left_out = Health(), {"thought/zero_variance": 1.0}, {"data/read": 30.0}
+    for _ in range(LASTING - 1):
+        health.warnings(constant)
+        assert health.warnings(left_out) == [] and health.news() == []
+    assert health.warnings(constant) == ["thought/zero_variance"] and len(health.news()) == 1
+    assert health.warnings(left_out) == [] and health.news() == []
+    assert health.warnings(constant) == ["thought/zero_variance"] and health.news() == []
+
+
 def test_warnings_stand_in_the_metrics(tmp_path: Path) -> None:
     """All thoughts of an untrained model are cut off by a budget of one token."""
     settings = ThinkingSettings(

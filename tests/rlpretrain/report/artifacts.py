@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,12 @@ def write_evaluation(
     groups: dict[str, str] = BENCHMARKS,
     thoughts: Iterable[dict[str, Any]] | None = None,
     steps: int = 30,
+    notes: Mapping[int, Mapping[str, Any]] = {},
 ) -> Path:
-    """One finished evaluation artifact; questions hang on ``question_seed`` alone, so that arms can be paired."""
+    """One finished evaluation artifact; questions hang on ``question_seed`` alone, so that arms can be paired.
+
+    ``notes`` are what lines of the training's metrics say besides, by step.
+    """
     folder.mkdir(parents=True)
     skill = SKILL[arm, stage] if skill is None else skill
     gain = GAIN[arm] if gain is None else gain
@@ -112,7 +116,9 @@ def write_evaluation(
     }
     (folder / "results.json").write_text(json.dumps(results))
     write_lines(folder / "thoughts.jsonl", sample_thoughts(gain) if thoughts is None else thoughts)
-    write_lines(folder / "training.jsonl", training(arm, stage, steps, own))
+    write_lines(
+        folder / "training.jsonl", [row | notes.get(row["step"], {}) for row in training(arm, stage, steps, own)]
+    )
     write_lines(
         folder / "training_timings.jsonl", [{"step": n, "time/update": 0.5 + n / 100} for n in range(1, steps + 1)]
     )
@@ -192,6 +198,7 @@ def training(arm: str, stage: str, steps: int, own: random.Random) -> list[dict[
             "reward/correct": SKILL[arm, stage] - 0.1 * math.exp(-n / 8) + own.gauss(0, 0.015),
             "thought/length": 9 - 4 * (1 - math.exp(-n / 10)) + own.gauss(0, 0.2),
             "thought/cut_off": 0.15 * math.exp(-n / 8),
+            "thought/zero_variance": 0.5 * math.exp(-n / 12),
             "thought/entropy": 0.9 * math.exp(-n / 25) + 0.2,
             "optim/grad_norm": 0.3 + own.random() / 10,
             "data/read": 30,

@@ -140,6 +140,68 @@ def test_diverged_training_still_gives_a_page(evaluation, tmp_path):
     assert [curve.runs for curve in results.curves if curve.metric == "reward/gain"] == [[[(1, 0.5)]]]
 
 
+def test_what_a_training_warned_of_is_told(evaluation, tmp_path):
+    """By training and run, on the terminal and in Markdown too; a step left out beside the signs of collapse."""
+    short = {"warnings": ["thought/length", "thought/zero_variance"]}
+    notes = [{}, {6: short, 7: {"skipped": True}, 8: short, 1200: {"warnings": ["thought/length"]}}]
+    runs = [
+        {
+            ("base", "pretrained"): evaluation(f"base{n}", arm="base", notes={2: {"skipped": True}}),
+            ("rlp", "pretrained"): evaluation(f"rlp{n}", steps=1200, notes=notes[n]),
+        }
+        for n in range(2)
+    ]
+    results = compare(runs, tmp_path / "out")
+    left_out = "steps left out, as loss, reward or gradient was not finite"
+    told = [(w.arm, w.stage, w.run, w.metric, w.steps, w.first, w.last) for w in results.training_warnings]
+    assert told == [
+        ("base", "pretrained", 1, None, 1, 2, 2),
+        ("base", "pretrained", 2, None, 1, 2, 2),
+        ("rlp", "pretrained", 2, "thought/length", 3, 6, 1200),
+        ("rlp", "pretrained", 2, "thought/zero_variance", 2, 6, 8),
+        ("rlp", "pretrained", 2, None, 1, 7, 7),
+    ]
+    assert {w.sign for w in results.training_warnings if w.metric is None} == {left_out}
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "## Warnings from training" in report
+    assert "| Pretraining | RLP | thoughts have shrunk to nothing (thought/length) | 2 | 3 | 6 | 1,200 |" in report
+    lines = summary_lines(results.model_dump(mode="json"))
+    assert lines[lines.index("Warnings from training:") + 1 :] == [
+        f"      base  Base training, shared by all, run 1: {left_out}; step 2",
+        f"      base  Base training, shared by all, run 2: {left_out}; step 2",
+        "       RLP  Pretraining, run 2: thoughts have shrunk to nothing; 3 steps, 6 to 1,200",
+        "       RLP  Pretraining, run 2: nearly all groups have one reward, so that nothing is learned; 2 steps, 6 to 8",
+        f"       RLP  Pretraining, run 2: {left_out}; step 7",
+        "",
+    ]
+    assert all(len(line) <= 120 for line in lines)
+
+
+def test_without_warnings_nothing_is_told_of_them(run_of, tmp_path):
+    results = compare([run_of("run", keys=PRETRAINED)], tmp_path / "out")
+    assert results.training_warnings == []
+    lines = summary_lines(results.model_dump(mode="json"))
+    assert "warning" not in ((tmp_path / "out" / "report.md").read_text() + "\n".join(lines)).lower()
+
+
+def test_warnings_are_known_by_name_alone(evaluation, tmp_path):
+    """Nothing else that a training's metrics say gets into the comparison."""
+    notes = {5: {"warnings": ["<b>taken", "thought/length2", {"thought/length": 1}, None], "skipped": False}}
+    run = {
+        ("rlp", "pretrained"): evaluation("rlp", notes=notes),
+        ("base", "pretrained"): evaluation("base", arm="base"),
+    }
+    assert compare([run], tmp_path / "out").training_warnings == []
+    assert all("taken" not in file.read_text() for file in (tmp_path / "out").iterdir())
+
+
+def test_results_from_before_there_were_warnings_are_read(run_of, tmp_path):
+    compare([run_of("run", keys=PRETRAINED)], tmp_path / "out")
+    older = json.loads((tmp_path / "out" / "results.json").read_text())
+    del older["training_warnings"]
+    assert parse_results(older).training_warnings == [] and summary_lines(older)
+
+
 def test_summary(run_of, tmp_path):
     compare([run_of("run", keys=PRETRAINED)], tmp_path / "out")
     lines = summary_lines(json.loads((tmp_path / "out" / "results.json").read_text()))

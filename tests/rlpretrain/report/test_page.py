@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from rlpretrain.report.build import compare_runs
 from rlpretrain.settings import CompareSettings, HeldOutGainSettings
 from tests.browser import visiting
-from tests.rlpretrain.report.artifacts import thought_row, write_run
+from tests.rlpretrain.report.artifacts import thought_row, write_evaluation, write_run
 
 SETTINGS = CompareSettings(title="A test", profile="mini", bootstrap_samples=200)
 PAIR = [("base", "pretrained"), ("rlp", "pretrained")]
@@ -135,6 +135,7 @@ def test_every_chart_has_marks_and_nothing_is_wider_than_the_screen(request, scr
         "thought-length",
         "thought-cut-off",
         "thought-entropy",
+        "thought-zero-variance",
         "optim-grad-norm",
         "throughput",
     ):
@@ -265,6 +266,62 @@ def test_the_page_is_reached_by_keyboard(phone):
     assert page.evaluate("document.activeElement.id") == "main"
     anchors = page.locator("nav a").evaluate_all("all => all.map((link) => link.getAttribute('href'))")
     assert all(page.locator(anchor).count() == 1 for anchor in anchors) and len(anchors) == 10
+
+
+@pytest.fixture(scope="module")
+def warned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of trainings of which one step was left out, and one collapsed; unknown names are someone's who means harm."""
+    signs = ["thought/length", "thought/entropy", "thought/cut_off", "thought/zero_variance", HOSTILE]
+    notes = {n: {"warnings": signs} for n in range(6, 31)} | {4: {"skipped": True, "warnings": [HOSTILE]}}
+    return built(tmp_path_factory.mktemp("warned"), keys=PAIR, notes=notes)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desk", "phone"])
+def test_warnings_from_training_are_seen(warned, browse, width, dark):
+    page = browse(warned, width=width, dark=dark)
+    page.get_by_role("link", name="⚠ 10 warnings from training").click()
+    box = page.get_by_role("group", name="Warnings from training")
+    assert box.is_visible() and page.evaluate("location.hash") == "#warnings"
+    below_the_bar = (
+        "box => box.getBoundingClientRect().top >= document.querySelector('nav').getBoundingClientRect().bottom"
+    )
+    assert box.evaluate(below_the_bar)
+    rows = box.locator("tbody tr").evaluate_all("all => all.map((row) => [...row.cells].map((c) => c.textContent))")
+    assert [row[1:] for row in rows if row[0] == "Pretraining"] == [
+        ["RLP", "thoughts have shrunk to nothing(thought/length)", "25", "6", "30"],
+        ["RLP", "thoughts have lost their variety(thought/entropy)", "25", "6", "30"],
+        ["RLP", "nearly all thoughts are cut off by the budget(thought/cut_off)", "25", "6", "30"],
+        [
+            "RLP",
+            "nearly all groups have one reward, so that nothing is learned(thought/zero_variance)",
+            "25",
+            "6",
+            "30",
+        ],
+        ["RLP", "steps left out, as loss, reward or gradient was not finite", "1", "4", "4"],
+    ]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width and page.evaluate(CONTRAST) == []
+    assert page.title() == "A test" and HOSTILE not in (page.text_content("body") or "")
+
+
+def test_without_warnings_the_page_has_no_box(desk):
+    assert desk.locator("#warnings, [href='#warnings'], [data-name=warnings]").count() == 0
+
+
+def test_warnings_are_seen_without_curves(tmp_path, browse):
+    """Only the base model's own training left a step out; its curves are not shown."""
+    noted = {"base": {3: {"skipped": True}}, "rlp": {}}
+    run = {
+        (arm, "pretrained"): write_evaluation(tmp_path / arm, arm=arm, steps=3 * (arm == "base"), notes=notes)
+        for arm, notes in noted.items()
+    }
+    compare_runs([run], SETTINGS, tmp_path / "out")
+    page = browse(tmp_path / "out" / "index.html")
+    assert page.locator("#training .chart").count() == 0
+    assert page.locator("#warnings tbody tr").all_text_contents() == [
+        "Base training, shared by allbasesteps left out, as loss, reward or gradient was not finite133"
+    ]
+    assert page.locator("nav a[href='#training']").count() == 1
 
 
 def test_without_what_was_not_measured_the_page_still_stands(tmp_path, browse):
