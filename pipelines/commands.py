@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
-from pipelines.checks import check_given, check_lengths
+from pipelines.checks import check_delimiters, check_given, check_lengths
 from pipelines.cluster import load_cluster
 from pipelines.profile import Profile, known, load_profile, name_of, parse_changes
+from pipelines.runs import check_name
 from rlpretrain.errors import UserError, printable
 
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
@@ -59,6 +60,8 @@ def submit(
     every: Every = 30.0,
 ) -> None:
     """Start a run on a cluster, once: of a name that is there already, the run is shown and no other started."""
+    if name is not None:
+        check_name(name)
     version = _version(profile, arms, parse_changes(change or []), mirror, cluster)
     name = name or f"{version.name}-s{seed}"
     given = {"run_name": name, "seed": seed} | parse_changes(parameter or [], "--param", "NAME=VALUE")
@@ -131,6 +134,7 @@ def _version(profile: str, arms: str | None, changes: dict[str, Any], mirror: st
     profile = name_of(profile)
     load_cluster(cluster)
     settings = from_mirror(settings, mirror)
+    check_delimiters(settings)
     from pipelines.compiling import compiled_for
     from pipelines.kubeflow import Version
     from pipelines.versions import version_name

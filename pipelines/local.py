@@ -4,7 +4,6 @@ Unless an S3 endpoint is configured, an embedded server is started on loopback; 
 """
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -23,6 +22,7 @@ from pipelines.live import LiveView, on_terminal
 from pipelines.progress import Progress, captured, stage_error, tail
 from pipelines.reproduction import task_names
 from pipelines.runs import FILE as RUN_FILE
+from pipelines.runs import check_name
 from rlpretrain.artifacts import code_digest
 from rlpretrain.errors import UserError
 from rlpretrain.s3server import EmbeddedS3
@@ -31,7 +31,6 @@ from rlpretrain.storage import create_bucket, download_folder
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 FOREIGN = ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE")  # of the user's own account: the server knows none
 _LAST_SECONDS = 120.0  # that a stopped training has to save itself; Ctrl-C once more ends it at once
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class TaskFailed(Exception):
@@ -74,10 +73,7 @@ def _reach_loopback_directly() -> None:
 def check_free(names: list[str], runs: Path) -> None:
     """UserError when a name cannot be a run's, or is another run's already."""
     for name in names:
-        if not _NAME.fullmatch(name) or name == "latest":
-            raise UserError(
-                f"--name {name}: use up to 63 lower-case letters, digits, '.', '_' and '-', and not 'latest'"
-            )
+        check_name(name)
         if (runs / name).exists():
             raise UserError(f"{runs / name} exists; choose another --name or remove it")
 

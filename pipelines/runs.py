@@ -1,6 +1,7 @@
 """What a laptop run was asked for, kept in RUNS/NAME/run.json, so that one that was killed can go on."""
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from rlpretrain.artifacts import write_bytes_atomically
 from rlpretrain.errors import UserError
 
 FILE = "run.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class Given(NamedTuple):
@@ -24,6 +26,12 @@ class Given(NamedTuple):
     dry_run: bool
     artifacts: str
     mirror: str | None = None
+
+
+def check_name(name: str) -> None:
+    """UserError when a name cannot be a run's, here and as part of a place in storage."""
+    if not _NAME.fullmatch(name) or name == "latest":
+        raise UserError(f"--name {name}: use up to 63 lower-case letters, digits, '.', '_' and '-', and not 'latest'")
 
 
 def remember(runs: Path, given: Given) -> None:

@@ -100,6 +100,14 @@ def test_a_run_without_a_name_is_called_by_what_it_runs(
     ]
 
 
+def test_a_mistake_is_told_before_the_server_is_asked(kfp_server: KfpServer, cluster: Path) -> None:
+    with pytest.raises(UserError, match="--name ../up: use up to 63 lower-case letters"):
+        submit(cluster, "--name", "../up")
+    with pytest.raises(UserError, match="<nope>"):
+        submit(cluster, "--set", "rlp.thinking.thought.open=<nope>")
+    assert not kfp_server.runs
+
+
 def test_a_pool_is_chosen_for_one_run(kfp_server: KfpServer, cluster: Path, compiled: Version) -> None:
     submit(cluster, "--param", "train_pool_count=4", "--param", "train_pool_node_selector={pool: big}")
     (run,) = kfp_server.runs.values()
