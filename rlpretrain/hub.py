@@ -56,9 +56,15 @@ def gated(what: str) -> str:
 
 def is_cached(name: str, revision: str | None) -> bool:
     """Whether a model of the hub lies in its client's cache, so that it can be loaded without the hub."""
+    return cached_commit(name, revision, "config.json") is not None
+
+
+def cached_commit(name: str, revision: str | None, *files: str) -> str | None:
+    """The commit that ``revision`` was when a model of the hub was fetched; None unless one of its ``files`` was."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    found = (try_to_load_from_cache(name, file, revision=revision) for file in files)
+    return next((Path(path).parent.name for path in found if isinstance(path, str)), None)  # snapshots/COMMIT/FILE
 
 
 def _unreachable(what: str, where: str, error: Exception) -> UserError:

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlpretrain.artifacts import file_sha256
+from rlpretrain.artifacts import file_sha256, read_manifest
 from rlpretrain.errors import UserError
+from rlpretrain.hub import cached_commit, is_hub_id
 
 CHARACTERS = "builtin:characters"
 PACKAGE = "package:"
@@ -59,7 +60,10 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
             return loader.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **options)
         if name.startswith(STORED):
             return _from_storage(loader, name, options)
-        return loader.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+        loaded = loader.from_pretrained(name, revision=revision, trust_remote_code=False, **options)
+        if is_hub_id(name):
+            loaded.loaded_from = cached_commit(name, revision, "config.json", "tokenizer_config.json")
+        return loaded
     except ImportError as error:  # GGUF is read through torch, also for its tokenizer alone
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot load '{name}': {reason}; install what it names, in the image too") from None
@@ -68,12 +72,15 @@ def from_pretrained(loader: Any, name: str, revision: str | None, **options: Any
         raise UserError(f"cannot load '{name}': {reason}; give an existing folder, hub id or package:NAME") from None
 
 
-def origin_of(name: str, revision: str | None, commit: str | None) -> dict[str, Any]:
-    """What stood behind a name when it was loaded: a package's version and weights, files, a mirror, or the hub's commit."""
+def origin_of(name: str, revision: str | None, loaded: Any) -> dict[str, Any]:
+    """What stood behind a name when it was loaded: a package's version and weights, files, an artifact, or the hub's commit.
+
+    ``loaded``: the model or tokenizer that `from_pretrained` made of it, which says what it was loaded from.
+    """
     if name == CHARACTERS:
         return {"builtin": name.removeprefix("builtin:")}
     if name.startswith(STORED):
-        return {"artifact": name}
+        return {"artifact": name, "digest": loaded.loaded_from}
     if name.startswith(PACKAGE):
         package = name.removeprefix(PACKAGE)
         return {
@@ -85,7 +92,7 @@ def origin_of(name: str, revision: str | None, commit: str | None) -> dict[str, 
         files = sorted(path for path in Path(name).rglob("*") if path.is_file())
         lines = (f"{path.relative_to(name).as_posix()} {file_sha256(path)}\n" for path in files)
         return {"files": len(files), "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
-    return {"model": name, "revision": commit or revision}
+    return {"model": name, "revision": loaded.loaded_from or revision}
 
 
 def _from_storage(loader: Any, uri: str, options: dict[str, Any]) -> Any:
@@ -94,7 +101,9 @@ def _from_storage(loader: Any, uri: str, options: dict[str, Any]) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         download_folder(uri, Path(folder))
-        return loader.from_pretrained(folder, trust_remote_code=False, **options)
+        loaded = loader.from_pretrained(folder, trust_remote_code=False, **options)
+        loaded.loaded_from = read_manifest(Path(folder)).digest
+        return loaded
 
 
 def _packaged_gguf(package: str) -> Path:

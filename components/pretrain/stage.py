@@ -17,7 +17,7 @@ from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.tokenizer import load_tokenizer, origin_of
 from rlpretrain.training.checkpoints import TIMINGS_FILE, check_lengths, described, open_checkpoint, save_checkpoint
 from rlpretrain.training.likelihood import train_likelihood, warm_up_format
-from rlpretrain.training.proxy import build_proxy
+from rlpretrain.training.proxy import Proxy, build_proxy
 from rlpretrain.training.rewards import InformationGain, PrefixMatch, Reward
 from rlpretrain.training.snapshots import Snapshots
 from rlpretrain.training.thinking import ThinkingTrainer
@@ -34,11 +34,11 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path, snaps
     """Train by ``settings.objective`` on the shards; write a checkpoint; return its facts."""
     shards = inputs["shards"]
     model, tokenizer = _start(settings, inputs)
-    commit = getattr(model.config, "_commit_hash", None)
     join().place(model)
     examples = ShardLoader(shards, seed=settings.seed)
     label = settings.objective
     steps = tokens = 0
+    proxy: Proxy | None = None
     if settings.objective in ("base", "cpt"):
         assert settings.likelihood is not None
         tokens += train_likelihood(model, examples, settings.likelihood, output, label, snapshots)
@@ -75,17 +75,19 @@ def run(settings: PretrainSettings, inputs: dict[str, Path], output: Path, snaps
         steps += settings.thinking.steps
     thought = settings.thinking.thought if settings.thinking is not None else None
     facts = save_checkpoint(model, tokenizer, output, settings.objective, steps, tokens, thought)
-    return described(output, settings, inputs, {**facts, "origins": _origins(settings, commit)})
+    return described(output, settings, inputs, {**facts, "origins": _origins(settings, inputs, model, proxy)})
 
 
-def _origins(settings: PretrainSettings, commit: str | None) -> dict[str, Any]:
+def _origins(
+    settings: PretrainSettings, inputs: dict[str, Path], model: PreTrainedModel, proxy: Proxy | None
+) -> dict[str, Any]:
     """The models that came from outside of the run."""
     origins = {}
-    if settings.objective == "base" and settings.initial_model is not None:
-        origins["initial_model"] = origin_of(settings.initial_model, settings.initial_revision, commit)
-    proxy = settings.thinking.proxy if settings.thinking is not None else None
-    if proxy is not None and proxy.model is not None:
-        origins["proxy"] = origin_of(proxy.model, proxy.revision, None)
+    if "checkpoint" not in inputs and settings.initial_model is not None:
+        origins["initial_model"] = origin_of(settings.initial_model, settings.initial_revision, model)
+    chosen = settings.thinking.proxy if settings.thinking is not None else None
+    if proxy is not None and chosen is not None and chosen.model is not None:
+        origins["proxy"] = origin_of(chosen.model, chosen.revision, proxy.model)
     return origins
 
 

@@ -6,7 +6,7 @@ The same settings and sources give the same bytes, whatever the number of worker
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rlpretrain.data.shards import Example, ShardWriter, read_shards
 from rlpretrain.data.sources import check_hub, read_source
 from rlpretrain.data.tokenising import Dropped, Encoder, encode_all
 from rlpretrain.errors import UserError
-from rlpretrain.settings import ShardDataSettings
+from rlpretrain.settings import ShardDataSettings, SourceSettings
 from rlpretrain.tokenizer import load_tokenizer, origin_of, tokenizer_digest
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -34,7 +34,7 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
     """
     if len({source.name for source in settings.sources}) < len(settings.sources):
         raise UserError("sources: two sources share a name; give each its own")
-    check_hub(settings.sources)
+    commits = check_hub(settings.sources)
     index = _contamination_index(settings, benchmarks)
     tokenizer = load_tokenizer(settings.tokenizer.name, settings.tokenizer.revision, settings.tokenizer.add_tokens)
     encoder = Encoder(tokenizer, settings.max_document_tokens, index)
@@ -43,7 +43,7 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
         origins: dict[str, dict[str, Any]] = {source.name: {} for source in settings.sources}
         sources = {
             source.name: (read_source(source, settings.seed, Path(scratch), origins[source.name]), source.weight)
-            for source in settings.sources
+            for source in (_pinned(source, commits) for source in settings.sources)
         }
         blend = Blend(sources, settings.documents)
         documents = (document.normalised() for document in blend)
@@ -64,7 +64,13 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
 
 
 def _tokenizer_origin(settings: ShardDataSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return origin_of(settings.tokenizer.name, settings.tokenizer.revision, tokenizer.init_kwargs.get("_commit_hash"))
+    return origin_of(settings.tokenizer.name, settings.tokenizer.revision, tokenizer)
+
+
+def _pinned(source: SourceSettings, commits: Mapping[tuple[str, str | None], str]) -> SourceSettings:
+    """A source of the hub at its commit: a branch goes on while it is read."""
+    revision = commits.get((str(source.dataset), source.revision), source.revision)
+    return source.model_copy(update={"revision": revision})
 
 
 def _contamination_index(settings: ShardDataSettings, benchmarks: Path | None) -> ContaminationIndex | None:

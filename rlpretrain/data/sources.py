@@ -78,14 +78,17 @@ def hub_rows(settings: SourceSettings) -> Iterator[Mapping[str, Any]]:
         ) from None
 
 
-def check_hub(sources: Iterable[SourceSettings]) -> None:
-    """UserError, before any is read, for the first source that the hub does not have, keeps, or cannot be asked for."""
-    asked = set()
+def check_hub(sources: Iterable[SourceSettings]) -> dict[tuple[str, str | None], str]:
+    """The commits of the hub's data sets, by id and revision.
+
+    UserError, before any is read, for the first source that the hub does not have, keeps, or cannot be asked for.
+    """
+    commits: dict[tuple[str, str | None], str] = {}
     for source in sources:
         repository = (str(source.dataset), source.revision)
-        if source.kind == "huggingface" and repository not in asked:
-            check_repository("dataset", *repository, f"source '{source.name}'")
-            asked.add(repository)
+        if source.kind == "huggingface" and repository not in commits:
+            commits[repository] = check_repository("dataset", *repository, f"source '{source.name}'")
+    return commits
 
 
 def _files(settings: SourceSettings, scratch: Path, origin: dict[str, Any]) -> Iterator[Document]:

@@ -145,6 +145,7 @@ def test_stages_read_the_mirror_without_a_hub(hub: Hub, mirror: Path, tmp_path: 
     run_stage("shard_data", settings, {}, tmp_path / "offline")
 
     online = load_profile("tiny", GIVEN).shard_benchmarks.model_dump(mode="json")
+    online["sources"][0]["revision"] = online["tokenizer"]["revision"] = "main"
     (tmp_path / "online.json").write_text(json.dumps(online))
     command = [sys.executable, "-m", "components.shard_data", "--settings", str(tmp_path / "online.json")]
     variables = {**os.environ, **hub.environment(tmp_path / "home")}
@@ -152,7 +153,12 @@ def test_stages_read_the_mirror_without_a_hub(hub: Hub, mirror: Path, tmp_path: 
         [*command, "--output", str(tmp_path / "online")], cwd=ROOT, env=variables, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    names = [name for name in verify(tmp_path / "offline").files if name.endswith(".parquet")]
+    offline = verify(tmp_path / "offline")
+    assert offline.facts["origins"]["tokenizer"] == origin(mirror, PLACES[3])
+    origins = verify(tmp_path / "online").facts["origins"]
+    assert origins["sums-test"] == {"dataset": "a/sums", "revision": COMMIT}, "what main was"
+    assert origins["tokenizer"] == {"model": "a/model", "revision": COMMIT}
+    names = [name for name in offline.files if name.endswith(".parquet")]
     assert names
     for name in names:
         assert (tmp_path / "offline" / name).read_bytes() == (tmp_path / "online" / name).read_bytes()
@@ -165,6 +171,24 @@ def test_stages_read_the_mirror_without_a_hub(hub: Hub, mirror: Path, tmp_path: 
     run_stage("pretrain", base, {"shards": tmp_path / "corpus"}, tmp_path / "base")
     ours, theirs = (folder / "model.safetensors" for folder in (tmp_path / "base" / "model", mirror / PLACES[2]))
     assert ours.read_bytes() == theirs.read_bytes()
+    made = verify(tmp_path / "base", "checkpoint")
+    assert made.facts["origins"] == {"initial_model": origin(mirror, PLACES[2])}
+    (tmp_path / "base.json").write_text(json.dumps(base | {"initial_model": "a/model", "initial_revision": "main"}))
+    command = [sys.executable, "-m", "components.pretrain", "--settings", str(tmp_path / "base.json")]
+    command += ["--input", f"shards={tmp_path / 'corpus'}", "--output", str(tmp_path / "base-online")]
+    subprocess.run(command, cwd=ROOT, env=variables, check=True)
+    made = verify(tmp_path / "base-online", "checkpoint")
+    assert made.facts["origins"] == {"initial_model": {"model": "a/model", "revision": COMMIT}}
+
+    rpt = profile.rpt.model_dump(mode="json")
+    rpt["thinking"] |= {"steps": 1, "proxy": {"model": f"file://{mirror}/{PLACES[2]}"}}
+    run_stage("pretrain", rpt, {"shards": tmp_path / "corpus", "checkpoint": tmp_path / "base"}, tmp_path / "rpt")
+    assert verify(tmp_path / "rpt").facts["origins"] == {"proxy": origin(mirror, PLACES[2])}
+
+
+def origin(mirror: Path, place: str) -> dict[str, str]:
+    """What a manifest tells of a model or tokenizer that was loaded from the mirror."""
+    return {"artifact": f"file://{mirror}/{place}", "digest": verify(mirror / place).digest}
 
 
 def test_a_mirror_in_s3_and_rows_that_were_changed_there(mirror: Path, s3_bucket: str, tmp_path: Path) -> None:
