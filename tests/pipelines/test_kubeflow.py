@@ -101,7 +101,7 @@ def test_a_run_without_a_name_is_called_by_what_it_runs(
 
 
 def test_a_mistake_is_told_before_the_server_is_asked(kfp_server: KfpServer, cluster: Path) -> None:
-    with pytest.raises(UserError, match="--name ../up: use up to 63 lower-case letters"):
+    with pytest.raises(UserError, match=r"--name ../up: use up to 63 lower-case letters"):
         submit(cluster, "--name", "../up")
     with pytest.raises(UserError, match="<nope>"):
         submit(cluster, "--set", "rlp.thinking.thought.open=<nope>")
