@@ -202,10 +202,12 @@ def _pod_patch(settings: TrainJobSettings) -> api.TrainerV1alpha1RuntimePatch:
         volumes.append(("shm", "/dev/shm", {"medium": "Memory", "sizeLimit": settings.shared_memory}))
     if settings.disk:
         volumes.append(("scratch", settings.scratch, {"sizeLimit": settings.disk}))
+    container: dict[str, Any] = {"name": NODE}
+    container["securityContext"] = {"runAsNonRoot": True, "allowPrivilegeEscalation": False}
     if volumes:
         pod["volumes"] = [{"name": name, "emptyDir": kind} for name, _, kind in volumes]
-        mounts = [{"name": name, "mountPath": path} for name, path, _ in volumes]
-        pod["containers"] = [{"name": NODE, "volumeMounts": mounts}]
+        container["volumeMounts"] = [{"name": name, "mountPath": path} for name, path, _ in volumes]
+    pod["containers"] = [container]
     template = {"template": {"spec": {"template": {"spec": pod}}}, "name": NODE}
     patch = {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [template]}}}}
     validated = api.TrainerV1alpha1RuntimePatch.from_dict(patch)

@@ -33,6 +33,7 @@ from hera.workflows.models import (
     Quantity,
     ResourceRequirements,
     SecretKeySelector,
+    SecurityContext,
     Toleration,
     WorkflowMetadata,
     WorkflowTemplateRef,
@@ -226,6 +227,7 @@ def _machine(task: dict[str, Any], parts: _Compiled, cluster: Cluster) -> dict[s
     tolerations = parts.value(pod["tolerations"][0]["tolerationJson"]["componentInputParameter"])
     return {
         "image": container["image"],
+        "security_context": SecurityContext(run_as_non_root=True, allow_privilege_escalation=False),
         "resources": ResourceRequirements(requests=_quantities(requests), limits=_quantities(limits)),
         "env": environment,
         "volumes": [

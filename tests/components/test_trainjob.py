@@ -177,7 +177,9 @@ def test_the_job_carries_what_its_pods_need() -> None:
     assert pod["nodeSelector"] == {"pool": "gpu"} and pod["serviceAccountName"] == "rlp-runner"
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert pod["terminationGracePeriodSeconds"] == 120 and pod["imagePullSecrets"] == [{"name": "registry"}]
-    assert pod["containers"] == [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]
+    [container] = pod["containers"]
+    assert container["name"] == "node" and container["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm"}]
+    assert container["securityContext"] == {"runAsNonRoot": True, "allowPrivilegeEscalation": False}
 
 
 def test_other_work_has_another_name() -> None:

@@ -78,6 +78,7 @@ def test_both_targets_hold_the_same_images_machines_and_retries(both: Both) -> N
     for name, task in both.tasks.items():
         kubeflow, argo, pod = both.container(name), both.argo(name), both.pods[both.executor(name)]
         assert argo["container"]["image"] == kubeflow["image"]
+        assert argo["container"]["securityContext"] == {"runAsNonRoot": True, "allowPrivilegeEscalation": False}
         asked = kubeflow["resources"]
         limits = {"memory": both.default(asked["resourceMemoryLimit"])}
         if "accelerator" in asked:
