@@ -6,7 +6,7 @@ Units stand in the descriptions. "paper" means arXiv 2510.01265; where the paper
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -23,10 +23,16 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_nulls(cls, values: Any) -> Any:
-        """Take `NULL` for None."""
+        """Take `NULL` for None, and None for nothing where a setting cannot be None: then its default holds."""
         if not isinstance(values, dict):
             return values
-        return {name: None if value == NULL else value for name, value in values.items()}
+        plain = {name: None if isinstance(value, str) and value == NULL else value for name, value in values.items()}
+        return {name: value for name, value in plain.items() if value is not None or cls._may_be_none(name)}
+
+    @classmethod
+    def _may_be_none(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is None or type(None) in get_args(field.annotation)
 
 
 NULL = "null"  # what stands for None where Kubeflow passes settings on, which takes none
