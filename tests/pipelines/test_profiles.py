@@ -149,7 +149,7 @@ def test_a_tokenizer_without_a_delimiter_is_told_before_anything_is_tokenised() 
 
 
 def test_a_missing_field_is_told_with_its_name() -> None:
-    with pytest.raises(UserError, match="profile tiny: shard_sft: Input should be a valid dictionary"):
+    with pytest.raises(UserError, match="profile tiny: shard_sft: Field required"):
         load_profile("tiny", {"shard_sft": None})
     with pytest.raises(UserError, match="profile tiny: rlp: objective 'rlp' needs 'thinking'"):
         load_profile("tiny", {"rlp.thinking": None})
