@@ -151,9 +151,8 @@ class MLflow:
                 folder.mkdir(parents=True, exist_ok=True)
             uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
         self.entities = entities
-        os.environ.setdefault(
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
-        )  # of 7, which take minutes to say that nobody is there
+        # By itself it tries 7 times, which takes minutes to say that nobody is there.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         try:
             self.client = MlflowClient(tracking_uri=uri)
             known = self.client.get_experiment_by_name(experiment)

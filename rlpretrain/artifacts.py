@@ -65,7 +65,7 @@ class Manifest(BaseModel):
 
     def computed_digest(self) -> str:
         """sha256 of the canonical JSON without the volatile files and the digest itself."""
-        return canonical_digest(self.model_dump(exclude={"volatile", "digest"}))
+        return _digest_of(self.model_dump())
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 Until it is whole a download lies beside its place as .NAME.partial, with .NAME.pieces, a line a piece that has arrived:
 its number and the CRC-32 of what was written. After a restart a piece counts when its bytes still have that CRC-32; what
-decides about the file is the sha256 of the whole. It is taken while the pieces travel, for read again at the end it would
-cost a tenth of the time of the transfer.
+decides about the file is the sha256 of the whole, which is taken while the pieces travel.
 """
 
 import hashlib

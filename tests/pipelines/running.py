@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,26 +15,25 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | OFFLINE
 
 
-def run_side_by_side(profile: str, seeds: Mapping[Path, int]) -> None:
-    """A run of ``profile`` called "same" in each folder, by its seed; what it said lies beside it in said.txt."""
-    command = [sys.executable, "-m", "pipelines", "run", "--profile", profile, "--name", "same"]
+def run_side_by_side(options: Mapping[Path, Sequence[str]]) -> None:
+    """`pipelines run` with these options, by the folder of its runs; what it said lies there in said.txt."""
     started = {
         folder: subprocess.Popen(
-            [*command, "--seed", str(seed), "--runs", str(folder)],
+            [sys.executable, "-m", "pipelines", "run", *given, "--runs", str(folder)],
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for folder, seed in seeds.items()
+        for folder, given in options.items()
     }
     try:
         for folder, process in started.items():
             said, _ = process.communicate()
             (folder / "said.txt").write_text(said)
-            assert process.returncode == 0, said
+            assert process.returncode == 0, f"{folder.name}:\n{said}"
     finally:
         for process in started.values():
-            process.terminate()
+            process.kill()
             process.wait()

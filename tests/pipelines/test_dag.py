@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The folders of two runs with the same settings and seed, and of their server's data."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    run_side_by_side("tiny", dict.fromkeys(folders, 3))
+    run_side_by_side(dict.fromkeys(folders, ("--profile", "tiny", "--name", "same", "--seed", "3")))
     return folders
 
 

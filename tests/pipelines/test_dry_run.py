@@ -1,10 +1,6 @@
 """The paper's profiles, small: the whole DAG on rows of ours and random models of the same class, one step a stage."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,35 +11,24 @@ from pipelines.profile import load_profile, names
 from rlpretrain.data.conversions import SAMPLES
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.suites import load_suite
+from tests.pipelines.running import run_side_by_side
 
-ROOT = Path(__file__).parents[2]
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 # A dense model and the hybrid; base, CPT and RLP of a small profile run in test_dag.py.
 RUNS = {"qwen3-1.7b": ("cpt_flops", "rpt"), "nemotron-nano-12b-v2": ("base", "rlp")}
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of the dry runs, side by side, each with a server of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | OFFLINE
     folders = {name: tmp_path_factory.mktemp(name) for name in RUNS}
-    started = {}
-    for name, folder in folders.items():
-        command = [sys.executable, "-m", "pipelines", "run", "--dry-run", "--profile", name, "--name", "dry"]
-        command += ["--arms", ",".join(RUNS[name]), "--runs", str(folder)]
-        started[name] = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-    try:
-        for name, process in started.items():
-            said, _ = process.communicate()
-            assert process.returncode == 0, f"{name}:\n{said}"
-    finally:
-        for process in started.values():
-            process.kill()
-            process.wait()
-    yield folders
+    run_side_by_side(
+        {
+            folders[name]: ("--dry-run", "--profile", name, "--name", "dry", "--arms", ",".join(arms))
+            for name, arms in RUNS.items()
+        }
+    )
+    return folders
 
 
 @pytest.mark.parametrize("profile", RUNS)

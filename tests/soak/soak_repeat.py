@@ -19,8 +19,9 @@ def test_the_seed_alone_decides_what_is_found(tmp_path: Path) -> None:
     first, second, other = folders = [tmp_path / name for name in ("first", "second", "other")]
     for folder in folders:
         folder.mkdir()
-    run_side_by_side("mini", {first: 0, second: 0})
-    run_side_by_side("mini", {other: 1})
+    mini = ("--profile", "mini", "--name", "same", "--seed")
+    run_side_by_side({first: (*mini, "0"), second: (*mini, "0")})
+    run_side_by_side({other: (*mini, "1")})
     for name in ("results.json", "report.md"):
         assert (first / "same" / "report" / name).read_bytes() == (second / "same" / "report" / name).read_bytes()
     found, others = accuracies(first), accuracies(other)
