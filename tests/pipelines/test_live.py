@@ -172,8 +172,10 @@ class OnTerminal:
 
 
 # The terminal of standard input becomes the session's own, so that its Ctrl-C reaches every process of the run.
+# Ctrl-C does what it does in a shell's foreground, also where the tests run in the background.
 _IN_CONTROL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]])
 """

@@ -38,6 +38,7 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         self.upstream, self.rate, self.kinds, self.stall = urlsplit(upstream), rate, kinds, stall
         self.faults: Counter[str] = Counter()
         self.passed: list[tuple[str, str]] = []
+        self.connections = 0  # that are open
         self.delay = 0.0  # seconds before each request
         self.skew: str | None = None  # a Date to refuse every request with
         self.rewrite = lambda body: body  # what a server with bad intentions would answer
@@ -82,8 +83,16 @@ class _Connection(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        while self._one():
-            pass
+        self._count(1)
+        try:
+            while self._one():
+                pass
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self.server._lock:
+            self.server.connections += more
 
     def _one(self) -> bool:
         """Pass one request on; whether the connection lives."""
