@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -115,11 +116,11 @@ def run_local(
     for attempt in tasks.glob("*"):  # one that was killed: what counts of it is in storage
         shutil.rmtree(attempt)
     runner = runner or local.SubprocessRunner(use_venv=False)
-    local.init(runner=runner, pipeline_root=str(tasks), raise_on_error=True)
     progress, everything = Progress(task_names(pipeline), tasks_in_all), bool(os.environ.get(DEBUG))
     view = LiveView(name, progress) if on_terminal() and not everything else nullcontext(progress)
     try:
-        with view as watcher, captured(log, watcher, everything), children_stopped():
+        with temporary_folder() as scratch, view as watcher, captured(log, watcher, everything), children_stopped():
+            local.init(runner=runner, pipeline_root=str(tasks), workspace_root=scratch, raise_on_error=True)
             pipeline(run_name=name, seed=seed, artifacts_uri=artifacts_uri, code_digest=code_digest())
     except RuntimeError:  # what kfp raises when a task fails
         if os.environ.get(DEBUG):
@@ -130,6 +131,20 @@ def run_local(
         raise TaskFailed(f"{progress.failed or 'the run'} failed; the end of {log}:\n{tail(log)}") from None
     shutil.rmtree(tasks)
     return uri
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A temporary folder for the tasks of the block: kfp leaves one a task behind."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="rlp-") as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield folder
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 @contextmanager

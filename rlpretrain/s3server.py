@@ -27,6 +27,7 @@ START_SECONDS = 60.0
 START_ATTEMPTS = 3
 REGION = "us-east-1"
 _PROBE_BUCKET = "ready"
+_SOCKETS = Path("/tmp")  # where SeaweedFS has its parts talk, whatever TMPDIR says
 
 
 class EmbeddedS3:
@@ -41,6 +42,7 @@ class EmbeddedS3:
         self.access_key = ""
         self.secret_key = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._ports: list[int] = []
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -100,8 +102,11 @@ class EmbeddedS3:
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         # Each server also listens for gRPC at its port plus 10,000 unless told otherwise.
-        s3, master, volume, filer, s3_grpc, master_grpc, volume_grpc, filer_grpc = _free_ports(8)
-        command = [*_dies_with_us(), _weed(), "server", f"-dir={data.resolve()}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        self._ports = _free_ports(8)
+        s3, master, volume, filer, s3_grpc, master_grpc, volume_grpc, filer_grpc = self._ports
+        # Its log goes to server.log alone, and not to files in the temporary folder as well.
+        command = [*_dies_with_us(), _weed(), "-logtostderr=true", "server"]
+        command += [f"-dir={data.resolve()}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += ["-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0"]
         # Its fixed default port would let only one server live on a machine.
         command += ["-s3.port.lance=0"]
@@ -150,6 +155,9 @@ class EmbeddedS3:
         self._process.kill()
         self._process.wait()
         self._process = None
+        for port in self._ports:
+            for left in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
     def _leave(self) -> None:
         self._stop()

@@ -16,12 +16,17 @@ def environment() -> dict[str, str]:
 
 
 def run_side_by_side(options: Mapping[Path, Sequence[str]]) -> None:
-    """`pipelines run` with these options, by the folder of its runs; what it said lies there in said.txt."""
+    """`pipelines run` with these options, by the folder of its runs; what it said lies there in said.txt.
+
+    Each run's temporary folder is the folder tmp there.
+    """
+    for folder in options:
+        (folder / "tmp").mkdir()
     started = {
         folder: subprocess.Popen(
             [sys.executable, "-m", "pipelines", "run", *given, "--runs", str(folder)],
             cwd=ROOT,
-            env=environment(),
+            env=environment() | {"TMPDIR": str(folder / "tmp")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -58,6 +58,7 @@ def test_the_page_is_where_it_was_said_to_be(runs: list[Path]) -> None:
     assert "[25/25]" in said and "pretrain-rlp: done" in said
     assert (folder / "latest" / "report" / "index.html").exists()
     assert (folder / "latest").is_symlink() and not (folder / "same" / "tasks").exists()
+    assert not list((folder / "tmp").iterdir())
 
 
 def test_results_hold_every_arm_after_every_stage(runs: list[Path]) -> None:

@@ -322,8 +322,10 @@ with EmbeddedS3(Path(sys.argv[1])) as server:
 
 def test_a_later_start_serves_the_same_data(tmp_path: Path, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, data = make_artifact(tmp_path / "artifact", large=True), tmp_path / "server"
+    sockets = []
     for attempt in range(2):
         with EmbeddedS3(data) as server:
+            sockets += [path for port in server._ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
             for name, value in server.environment().items():
                 monkeypatch.setenv(name, value)
             if attempt == 0:
@@ -337,6 +339,7 @@ def test_a_later_start_serves_the_same_data(tmp_path: Path, s3: EmbeddedS3, monk
     assert stat.S_IMODE((data / "s3.json").stat().st_mode) == 0o600
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     assert "cannot be reached" in refused(storage.list_artifacts, "s3://kept")  # it stopped
+    assert sockets and not any(socket.exists() for socket in sockets)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
