@@ -158,6 +158,20 @@ class Snapshots:
         unfinished.replace(folder)
         self._send_soon(name)
 
+    def leave(self, file: Path) -> str:
+        """Copy what a failed training tells of itself beside the snapshots in storage; returns where it outlives the machine."""
+        if not self.uri:
+            return str(file)
+        from rlpretrain.storage import write_bytes
+
+        place = f"{self.uri}/{file.name}"
+        try:
+            write_bytes(place, file.read_bytes())
+        except UserError as error:  # it must not hide the failure itself
+            print(f"{file} could not be copied to storage: {error}", file=sys.stderr)
+            return str(file)
+        return place
+
     def wait(self) -> None:
         """Until what was saved is in storage."""
         if self._sent is not None:

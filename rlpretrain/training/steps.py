@@ -192,9 +192,11 @@ class Steps:
             file.write(json.dumps({"step": step, "not_finite": wrong, "documents": list(documents)}) + "\n")
         what = f"the {' and the '.join(wrong)} of step {step} {'is' if len(wrong) == 1 else 'are'} not finite"
         if self.skipped > self.optimization.settings.max_skipped_steps:
+            left = self.output / SKIPPED_FILE
+            place = self.snapshots.leave(left) if self.snapshots else str(left)
             raise UserError(
                 f"{self.label}: {what}, and {self.skipped - 1} steps were left out before (max_skipped_steps); its documents, "
-                f"{', '.join(documents[:_TOLD])}{', ...' if len(documents) > _TOLD else ''}, are in {self.output / SKIPPED_FILE}; lower optimizer.learning_rate or inspect the data"
+                f"{', '.join(documents[:_TOLD])}{', ...' if len(documents) > _TOLD else ''}, are in {place}; lower optimizer.learning_rate or inspect the data"
             )
         print(f"{self.label}: {what}; it is left out, its documents are in {SKIPPED_FILE}", file=sys.stderr)
 

@@ -240,6 +240,22 @@ def test_a_snapshot_that_could_not_be_sent_is_sent_when_the_training_is_stopped(
     assert list_artifacts(uri) == [f"{uri}/0-00000001", f"{uri}/0-00000002"]
 
 
+def test_the_documents_of_steps_left_out_outlive_the_machine(
+    arguments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlpretrain.training import likelihood
+
+    stage, settings, inputs = arguments("cpt in bf16")
+    optimizer = {"max_skipped_steps": 1}
+    settings = {**settings, "likelihood": {**settings["likelihood"], "optimizer": optimizer}}
+    monkeypatch.setattr(likelihood, "accumulate", lambda *_: (float("nan"), 1))
+    left = tmp_path / "run" / "checkpoints" / "cpt" / "skipped.jsonl"
+    with pytest.raises(UserError, match=f"step 2 is not finite.*are in file://{left}; lower"):
+        run_stage(stage, settings, inputs, tmp_path / "out", f"file://{tmp_path}/run/cpt")
+    steps = [json.loads(line) for line in left.read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2] and all(len(step["documents"]) == 4 for step in steps)
+
+
 def test_without_a_whole_snapshot_it_starts_anew(stopped: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stage, settings, inputs, output = stopped
     folders = list((output / SNAPSHOTS).iterdir())
