@@ -1,6 +1,7 @@
 """Reading an answer out of a response, and telling whether it is the reference answer.
 
-One rule serves the verifiable reward and the benchmarks.
+The verifiable reward and the benchmarks read boxed answers alike, after the thought. A reward's own pattern reads the whole
+response, so that it can ask for the thought's end as well; a benchmark's never reads a thought.
 """
 
 import re

@@ -383,8 +383,8 @@ class ReinforceSettings(Settings):
     thinking: ThinkingSettings
     answer_pattern: str = Field(
         r"####\s*(\S+)",
-        description="regular expression, whose last match's only group is the answer; or boxed: the last \\boxed{...} after "
-        "the thought, compared as mathematics",
+        description="regular expression on the whole response, thought and all, whose last match's only group is the answer; "
+        "or boxed: the last \\boxed{...} after the thought, compared as mathematics",
     )
     snapshots: SnapshotSettings = SnapshotSettings()
     seed: int = _SEED
