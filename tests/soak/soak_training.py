@@ -96,7 +96,7 @@ def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path, monkeypatch
     """What is in use, and what is resident, which holes between blocks of many sizes add to."""
     settings, inputs = rlp
     still = {"learning_rate": 1e-12}  # thoughts that grow longer take more memory, and rightly so
-    settings = with_steps(settings, MEMORY_STEPS, batch_contexts=8, micro_batch=64, optimizer=still)
+    settings = with_steps(settings, MEMORY_STEPS, optimizer=still)
     library, process, end = ctypes.CDLL(None), psutil.Process(), steps.Steps.end
     library.mallinfo2.restype = _Allocator
     seen: list[tuple[int, int]] = []
