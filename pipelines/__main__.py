@@ -12,7 +12,7 @@ import typer
 
 from pipelines import commands, custody_commands, probe_command, stored_commands
 from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
-from pipelines.commands import Arms, Artifacts, Changes, Endpoint, Mirror, Runs, chosen_arms, from_mirror
+from pipelines.commands import Arms, Artifacts, Changes, Endpoint, Mirror, Runs, check_seed, chosen_arms, from_mirror
 from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError, local_errors, printable
 from rlpretrain.settings import parse_settings
@@ -123,6 +123,7 @@ def run(
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
+    check_seed(settings, seed, seeds)
     if not dry_run:
         check_given(settings)
     from pipelines import local  # kfp takes a second to import: after the mistakes that need none of it
@@ -180,6 +181,7 @@ def ablate(
     """Change one setting of RLP at a time on this machine; a page of curves beside the paper's."""
     settings = load_profile(profile, parse_changes(change or []))
     check_lengths(settings)
+    check_seed(settings, seed)
     check_given(settings)
     from pipelines import local
     from pipelines.ablations import ablations, make_points, parse_sweeps

@@ -9,7 +9,7 @@ from pipelines.arms import DEFAULT_ARMS, parse_arms
 from pipelines.checks import check_delimiters, check_given, check_lengths
 from pipelines.cluster import load_cluster
 from pipelines.profile import Profile, known, load_profile, name_of, parse_changes
-from pipelines.runs import check_name
+from pipelines.runs import check_name, check_seeds
 from rlpretrain.errors import UserError, printable
 
 Arms = Annotated[str | None, typer.Option(help="arms with commas between them, or all; default: base,cpt,rlp")]
@@ -44,6 +44,11 @@ def from_mirror(settings: Profile, mirror: str | None) -> Profile:
     return mirrored(settings, mirror.rstrip("/"))
 
 
+def check_seed(settings: Profile, seed: int, seeds: int = 1) -> None:
+    """UserError when the seeds of ``seeds`` runs from ``seed`` on do not fit the profile's stages."""
+    check_seeds(seed, (stage.seed for _, stage in settings if hasattr(stage, "seed")), seeds)
+
+
 def submit(
     cluster: ClusterFile,
     profile: Annotated[str, typer.Option(help=f"which reproduction: {known()}")],
@@ -62,16 +67,24 @@ def submit(
     """Start a run on a cluster, once: of a name that is there already, the run is shown and no other started."""
     if name is not None:
         check_name(name)
+    parameters = parse_changes(parameter or [], "--param", "NAME=VALUE")
+    if "seed" in parameters:
+        raise UserError("--param seed: give it as --seed, which a run without --name is called by")
     version = _version(profile, arms, parse_changes(change or []), mirror, cluster)
     name = name or f"{version.name}-s{seed}"
-    given = {"run_name": name, "seed": seed} | parse_changes(parameter or [], "--param", "NAME=VALUE")
-    version.parameters(given)
+    given = version.parameters({"run_name": name, "seed": seed} | parameters)
+    if "run_name" in parameters:
+        check_name(given["run_name"], "--param run_name=")
     server = _server(cluster, check=True)
+    from pipelines.kubeflow import other_parameters
+
     run, started = server.submit(name, version, given, cache)
     if started:
         print(f"run {name}: submitted as version {version.name} of {version.pipeline}, id {run.run_id}")
     else:
         print(f"run {name}: is there already ({run.state or 'PENDING'}, id {run.run_id}), not submitted again")
+        if different := other_parameters(run, given):
+            print(f"that run was given another value of: {', '.join(different)}")
         print("a run of its own needs another --name; a failed one is tried again with Retry in the UI")
     if watch:
         _watch(server, run, every)
@@ -117,8 +130,11 @@ def schedule(
     for name, wanted, cluster in loaded:
         version = _version(wanted.profile, wanted.arms, wanted.set, wanted.mirror, cluster)
         # Kubeflow puts no date into parameters: runs of one version share a place, and unchanged ones its cached results.
-        given = {"run_name": f"{name}-{version.name}", **wanted.parameters}
-        version.parameters(given)
+        # Another seed gives other results, and a place that another result has taken is refused.
+        run_name = f"{name}-{version.name}-s{wanted.parameters.get('seed', 0)}"
+        given = version.parameters({"run_name": run_name, **wanted.parameters})
+        if "run_name" in wanted.parameters:
+            check_name(given["run_name"], f"schedule {name}: parameters.run_name ")
         server = _server(cluster, check=True)
         done = server.schedule(name, version, wanted.kubeflow_cron, given, wanted.enabled, wanted.cache)
         print(

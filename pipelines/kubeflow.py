@@ -25,6 +25,7 @@ from kfp.client import Client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
 from pipelines.cluster import Cluster
+from pipelines.runs import check_seeds
 from rlpretrain.errors import UserError
 
 ENDPOINT_ENV = "KF_PIPELINES_ENDPOINT"
@@ -33,6 +34,13 @@ TOKEN_FILE_ENV = "KF_PIPELINES_SA_TOKEN_PATH"
 CONNECT_SECONDS = 10.0
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _PAGE = 100
+# What a run's parameter of each of Kubeflow's types is given as; a number is written out for one of text.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "STRING": ((str, int, float), "text"),
+    "NUMBER_INTEGER": ((int,), "a whole number"),
+    "STRUCT": ((dict,), "a mapping, {NAME: VALUE}"),
+    "LIST": ((list,), "a list, [VALUE, ...]"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,20 @@ class Version:
         return self.definition["pipelineInfo"]["name"]
 
     def parameters(self, given: dict[str, Any]) -> dict[str, Any]:
-        """``given`` as the pipeline's parameters take it; UserError for one that there is not."""
+        """``given`` as the pipeline's parameters take it; UserError for one that there is not or that takes no such value."""
         known = self.definition["root"]["inputDefinitions"]["parameters"]
-        for name in given:
+        for name, value in given.items():
             if name not in known:
                 raise UserError(f"unknown run parameter '{name}'; known: {', '.join(known)}")
+            types, words = _TYPES[known[name]["parameterType"]]
+            if not isinstance(value, types) or isinstance(value, bool):
+                raise UserError(
+                    f"run parameter '{name}' takes {words} (given: {str(value)[:60]}); mend it, or quote a text"
+                )
+        values = {name: parameter["defaultValue"] for name, parameter in known.items()} | given
+        own = [value["seed"] for value in values.values() if isinstance(value, dict) and "seed" in value]
+        numbers = [int(seed) for seed in own if isinstance(seed, int | float)]  # the rest its stage refuses
+        check_seeds(values["seed"], numbers, flag="run parameter seed")
         text = {name for name in given if known[name]["parameterType"] == "STRING"}
         return {name: str(value) if name in text else value for name, value in given.items()}
 
@@ -240,6 +257,12 @@ def task_states(run: Any) -> dict[str, str]:
     details = (run.run_details.task_details if run.run_details else None) or []
     shown = [one for one in details if one.state and not (one.display_name or "").endswith(("driver", "-executor"))]
     return {one.display_name: one.state for one in sorted(shown, key=lambda one: str(one.start_time or ""))}
+
+
+def other_parameters(run: Any, given: dict[str, Any]) -> list[str]:
+    """The names of those of ``given`` that a run was given another value of."""
+    theirs = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return [name for name, value in given.items() if theirs.get(name) != value]
 
 
 def run_uri(run: Any) -> str | None:

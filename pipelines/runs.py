@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from rlpretrain.artifacts import write_bytes_atomically
 from rlpretrain.errors import UserError
 
 FILE = "run.json"
+LAST_SEED = 2**31 - 1  # that a stage's settings take
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -28,10 +30,19 @@ class Given(NamedTuple):
     mirror: str | None = None
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, flag: str = "--name ") -> None:
     """UserError when a name cannot be a run's, here and as part of a place in storage."""
     if not _NAME.fullmatch(name) or name == "latest":
-        raise UserError(f"--name {name}: use up to 63 lower-case letters, digits, '.', '_' and '-', and not 'latest'")
+        raise UserError(f"{flag}{name}: use up to 63 lower-case letters, digits, '.', '_' and '-', and not 'latest'")
+
+
+def check_seeds(seed: int, own: Iterable[int], seeds: int = 1, flag: str = "--seed") -> None:
+    """UserError when the seed of a run, or of the last of ``seeds`` runs, and a stage's ``own`` are too large together."""
+    if seed < 0 or seed + seeds - 1 + max(own, default=0) > LAST_SEED:
+        several = f" --seeds {seeds}" if seeds > 1 else ""
+        raise UserError(
+            f"{flag} {seed}{several}: a stage's seed, its settings' own added, goes from 0 to {LAST_SEED}; choose another"
+        )
 
 
 def remember(runs: Path, given: Given) -> None:

@@ -46,6 +46,14 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         (("run", "--profile", "tiny", "--name", "../elsewhere"), ("--name ../elsewhere",)),
         (("run", "--profile", "tiny", "--name", "latest"), ("--name latest",)),
         (("run", "--seed", "-1"), ("'--seed'", "greater than or equal to 0")),
+        (
+            ("run", "--seed", "2147483647", "--seeds", "3"),
+            ("--seed 2147483647 --seeds 3: a stage's seed", "to 2147483647"),
+        ),
+        (
+            (*RUN, "--seed", "2147483647", "--set", "sft.seed=1"),
+            ("--seed 2147483647: a stage's seed, its settings' own",),
+        ),
         (("run", "--sed", "1"), ("No such option: --sed",)),
         (("compare",), ("Missing argument 'uris'",)),
         ((*RUN, "--set", "rlp.seed=2020-13-45"), ("--set rlp.seed=2020-13-45", "YAML")),

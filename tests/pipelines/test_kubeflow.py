@@ -75,6 +75,9 @@ def test_a_run_is_submitted_once(kfp_server: KfpServer, cluster: Path, compiled:
     assert stored.display_name == compiled.name and stored.pipeline_spec == compiled.definition
     again = submit(cluster, "--name", "nightly", "--seed", "3").output
     assert f"run nightly: is there already (PENDING, id {run.run_id}), not submitted again" in again
+    assert "another value" not in again
+    other = submit(cluster, "--name", "nightly", "--seed", "4").output
+    assert "not submitted again\nthat run was given another value of: seed\n" in other
     assert len(kfp_server.runs) == 1
 
 
@@ -115,6 +118,30 @@ def test_a_pool_is_chosen_for_one_run(kfp_server: KfpServer, cluster: Path, comp
     assert run.runtime_config.parameters["train_pool_node_selector"] == {"pool": "big"}
     with pytest.raises(UserError, match="unknown run parameter 'train_pool_gpus'; known: artifacts_uri"):
         submit(cluster, "--name", "other", "--param", "train_pool_gpus=4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--param", "train_pool_node_selector=big"), "'train_pool_node_selector' takes a mapping.* \\(given: big\\)"),
+        (("--param", "train_pool_tolerations={key: gpu}"), "'train_pool_tolerations' takes a list"),
+        (("--param", "rlp=4"), "run parameter 'rlp' takes a mapping"),
+        (("--param", "artifacts_uri="), "run parameter 'artifacts_uri' takes text \\(given: None\\)"),
+        (("--param", "train_pool_count=true"), "run parameter 'train_pool_count' takes text \\(given: True\\)"),
+        (("--param", "run_name=../up"), r"--param run_name=../up: use up to 63 lower-case letters"),
+        (("--param", "seed=7"), "--param seed: give it as --seed"),
+        (
+            ("--seed", "2147483647", "--param", "rlp={seed: 1}"),
+            "run parameter seed 2147483647: .* from 0 to 2147483647",
+        ),
+    ],
+)
+def test_a_parameter_that_takes_no_such_value_is_told_before_the_server_is_asked(
+    kfp_server: KfpServer, cluster: Path, compiled: Version, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        submit(cluster, *arguments)
+    assert not kfp_server.requests
 
 
 def test_status_lists_runs_and_a_runs_tasks(kfp_server: KfpServer, cluster: Path, compiled: Version) -> None:
@@ -182,7 +209,7 @@ def test_a_schedule_is_made_once_and_replaced_when_it_changes(
     ((first, recurring),) = kfp_server.recurring.items()
     assert recurring.trigger.cron_schedule.cron == "0 0 3 * * 1", "Kubeflow counts seconds first"
     assert (recurring.max_concurrency, recurring.no_catchup, recurring.mode) == ("1", True, "ENABLE")
-    assert recurring.runtime_config.parameters["run_name"] == f"weekly-{compiled.name}"
+    assert recurring.runtime_config.parameters["run_name"] == f"weekly-{compiled.name}-s0"
     assert "weekly: unchanged" in command("schedule", str(path)).output
     assert list(kfp_server.recurring) == [first]
 
@@ -199,6 +226,8 @@ def test_a_schedule_is_made_once_and_replaced_when_it_changes(
     assert "weekly: replaced" in command("schedule", str(path)).output
     (recurring,) = kfp_server.recurring.values()
     assert recurring.mode == "DISABLE" and recurring.runtime_config.parameters["seed"] == 7
+    # The results of seed 0 have taken the other place.
+    assert recurring.runtime_config.parameters["run_name"] == "weekly-tiny-newer-s7"
 
 
 def test_a_schedule_that_cannot_be_replaced_goes_on(kfp_server: KfpServer, cluster: Path, compiled: Version) -> None:
@@ -225,6 +254,23 @@ def test_a_mistake_in_a_schedule_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=message):
         command("schedule", str(schedule_file(cluster.parent, **changes)))
+    assert not kfp_server.requests
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"sede": 1}, "unknown run parameter 'sede'"),
+        ({"seed": "one"}, "run parameter 'seed' takes a whole number \\(given: one\\)"),
+        ({"seed": -1}, "run parameter seed -1: a stage's seed, its settings' own added, goes from 0"),
+        ({"run_name": "Weekly"}, "schedule weekly: parameters.run_name Weekly: use up to 63 lower-case letters"),
+    ],
+)
+def test_a_mistake_in_a_schedules_parameters_is_one_line(
+    kfp_server: KfpServer, cluster: Path, compiled: Version, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        command("schedule", str(schedule_file(cluster.parent, parameters=parameters)))
     assert not kfp_server.requests
 
 
