@@ -41,6 +41,7 @@ from hera.workflows.models import (
 
 from pipelines.cluster import Cluster
 from pipelines.compiling import tasks_of
+from pipelines.cron import check_cron
 from rlpretrain.errors import UserError
 
 WEEKLY = "0 3 * * 6"
@@ -89,8 +90,10 @@ class _Compiled:
 
 def argo_manifests(compiled: str, cluster: Cluster, cron: str = "") -> str:
     """Both manifests as YAML. Without ``cron`` the CronWorkflow is weekly and suspended."""
-    if cron and len(cron.split()) != 5:
-        raise UserError(f"--cron '{cron}': needs five fields, minute hour day month weekday, for example '0 3 * * 1'")
+    try:
+        check_cron(cron or WEEKLY)
+    except ValueError as error:
+        raise UserError(f"--cron '{cron}': {error}") from None
     definition, platform = yaml.safe_load_all(compiled)
     inputs = definition["root"]["inputDefinitions"]["parameters"]
     parts = _Compiled(

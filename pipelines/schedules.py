@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from pipelines.cron import check_cron
 from rlpretrain.settings import Settings, load_settings
 
 
@@ -24,10 +25,8 @@ class Schedule(Settings):
 
     @field_validator("cron")
     @classmethod
-    def _five_fields(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
-            raise ValueError("needs five fields, minute hour day month weekday, for example '0 3 * * 1'")
-        return cron
+    def _fields(cls, cron: str) -> str:
+        return check_cron(cron)
 
     @property
     def kubeflow_cron(self) -> str:

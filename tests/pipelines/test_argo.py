@@ -185,3 +185,8 @@ def test_the_command_writes_both_manifests(tmp_path: Path) -> None:
     assert (template["kind"], cron["kind"]) == ("WorkflowTemplate", "CronWorkflow")
     assert cron["spec"]["schedules"] == ["0 3 * * 1"] and not cron["spec"].get("suspend")
     assert isinstance(CliRunner().invoke(app, target).exception, UserError), "a cluster is needed"
+    target[target.index("0 3 * * 1")] = "0 24 * * 1"
+    refused = CliRunner().invoke(app, [*target, *cluster]).exception
+    assert isinstance(refused, UserError) and str(refused).startswith(
+        "--cron '0 24 * * 1': '24' is no hour; use 0 to 23,"
+    )

@@ -243,6 +243,7 @@ def test_a_schedule_that_cannot_be_replaced_goes_on(kfp_server: KfpServer, clust
     ("changes", "message"),
     [
         ({"cron": "0 0 3 * * 1"}, "needs five fields"),
+        ({"cron": "0 3 * * 7"}, "cron: .*'7' is no weekday; use 0 to 6, or sun to sat"),
         ({"profil": "tiny"}, "unknown setting 'profil'"),
         ({"cluster": "other.yaml"}, "other.yaml does not exist"),
         ({"profile": "nope"}, "unknown profile 'nope'"),
