@@ -177,10 +177,13 @@ def _evaluation(name: str, profile: Profile, size: Size) -> StagePlan:
     items = {source.name: source.documents or 0 for source in profile.shard_benchmarks.sources}
     total = sum(items.values())
     responses = 0.0
-    for benchmark, row in load_suite(settings.suite)[0].benchmarks.items():
-        questions = items.get(row.items or benchmark, total / max(1, len(load_suite(settings.suite)[0].benchmarks)))
-        if isinstance(settings.limit, int):
-            questions = min(questions, settings.limit)
+    benchmarks = load_suite(settings.suite)[0].benchmarks
+    for benchmark, row in benchmarks.items():
+        asked = row.items or benchmark
+        questions = items.get(asked, total / len(benchmarks))
+        limit = settings.limit.get(asked) if isinstance(settings.limit, dict) else settings.limit
+        if limit is not None:
+            questions = min(questions or limit, limit)  # 0: the source does not say how many it has
         responses += questions * (1 if row.greedy else row.repeats or settings.repeats)
     sampled = EVALUATIONS * responses * settings.max_new_tokens
     decoded = _forward(size, sampled, settings.max_new_tokens / 2) + 2 * size.head * sampled

@@ -81,6 +81,19 @@ def test_the_paper_profile_fits_its_gpus_and_the_papers_budget() -> None:
     assert plan.hours(evaluation) == twice.hours(evaluation), "one process evaluates, on one GPU"
 
 
+def test_an_evaluations_limits_are_counted_by_benchmark() -> None:
+    def sampled(**changes: object) -> float:
+        profile = load_profile("qwen3-1.7b", {f"evaluate.{name}": value for name, value in changes.items()})
+        return next(stage for stage in make_plan(profile, ARMS, None).stages if "evaluate-rlp" in stage.name).sampled
+
+    a_response = 3 * load_profile("qwen3-1.7b").evaluate.max_new_tokens  # three evaluations an arm
+    # MMLU is asked greedily and four times more; AIME has 30 questions, eight times each.
+    assert sampled() - sampled(limit={"mmlu": 42}) == 5 * (14042 - 42) * a_response
+    assert sampled() - sampled(limit={"mmlu": 42, "aime25": 10}) == (5 * 14000 + 8 * 20) * a_response
+    assert sampled(limit={"aime25": 1000}) == sampled()
+    assert sampled(limit=10) == 10 * (5 * 8 + 3 * (1 + 4)) * a_response
+
+
 def test_an_imported_model_must_be_described() -> None:
     with pytest.raises(UserError, match=r"base\.architecture must describe the imported model"):
         make_plan(load_profile("mini", {"base.initial_model": "someone/model"}), ARMS, None)
