@@ -39,15 +39,17 @@ def pieces(profile: Profile, benchmarks_only: bool = False) -> Pieces:
 def copy_all(wanted: Pieces, mirror: str, scratch: Path) -> None:
     """Copy the pieces that the mirror lacks, telling of each; UserError before any is copied when the hub lacks one."""
     create_bucket(mirror)
-    missing = {}
+    missing, commits = [], {}
     for piece, field in wanted.items():
         if holds(mirror, piece):
             print(f"{piece.place}: there already", flush=True)
-        else:
-            missing[piece] = piece.check(field)
-    for piece, commit in missing.items():
+            continue
+        missing.append(piece)
+        if piece.repository not in commits:  # asked for once: a branch may move between two questions
+            commits[piece.repository] = piece.check(field)
+    for piece in missing:
         with tempfile.TemporaryDirectory(prefix=".mirror-", dir=scratch) as folder:  # a /tmp may lie in memory
-            facts = copy_piece(piece, mirror, commit, Path(folder))
+            facts = copy_piece(piece, mirror, commits[piece.repository], Path(folder))
         rows = f"{facts['rows']:,} rows, " if "rows" in facts else ""
         print(f"{piece.place}: {rows}{facts['bytes'] / 1e6:,.1f} MB", flush=True)
     print(f"mirror: {mirror}")

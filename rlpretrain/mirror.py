@@ -1,5 +1,7 @@
 """Copies of what the Hugging Face hub holds, as artifacts: the rows of a split, a model, a tokenizer.
 
+A branch or tag is read at the commit that it is when the copying begins; the manifest's facts tell it.
+
     datasets/ID/REVISION/SUBSET-OR-FILE/SPLIT   rows-00000.jsonl.gz ..., every column as the hub gives it
     models/ID/REVISION                          config, safetensors and tokenizer
     tokenizers/ID/REVISION                      the tokenizer alone
@@ -17,7 +19,7 @@ from typing import Any, Literal
 
 from rlpretrain.artifacts import MANIFEST, write_manifest
 from rlpretrain.data.sources import hub_rows
-from rlpretrain.hub import check_repository
+from rlpretrain.hub import Kind, check_repository
 from rlpretrain.settings import SourceSettings
 from rlpretrain.storage import exists, upload_folder
 
@@ -47,9 +49,14 @@ class Piece:
         """Its place below the mirror's address."""
         return "/".join(filter(None, (f"{self.kind}s", self.name, self.revision or "main", self.part)))
 
+    @property
+    def repository(self) -> tuple[Kind, str, str | None]:
+        """What it is a part of, in the hub's terms: a tokenizer comes out of a model."""
+        return "dataset" if self.kind == "dataset" else "model", self.name, self.revision
+
     def check(self, where: str) -> str:
-        """The commit it is copied at; UserError when the hub does not give it."""
-        return check_repository("dataset" if self.kind == "dataset" else "model", self.name, self.revision, where)
+        """The commit that its revision is now; UserError when the hub does not give it."""
+        return check_repository(*self.repository, where)
 
 
 def holds(mirror: str, piece: Piece) -> bool:
@@ -58,12 +65,12 @@ def holds(mirror: str, piece: Piece) -> bool:
 
 
 def copy_piece(piece: Piece, mirror: str, commit: str, scratch: Path) -> dict[str, Any]:
-    """Fetch a piece from the hub into ``scratch`` and publish it; returns the manifest's facts."""
+    """Fetch a piece at ``commit`` from the hub into ``scratch`` and publish it; returns the manifest's facts."""
     facts: dict[str, Any] = {"commit": commit}
     if piece.source is not None:
-        facts["rows"] = _write_rows(hub_rows(piece.source), scratch)
+        facts["rows"] = _write_rows(hub_rows(piece.source.model_copy(update={"revision": commit})), scratch)
     else:
-        _fetch_model(piece, scratch)
+        _fetch_model(piece, commit, scratch)
     described = {"kind": piece.kind, "name": piece.name, "revision": piece.revision, "part": piece.part}
     manifest = write_manifest(scratch, kind="mirror", settings=described, inputs={}, seed=0, facts=facts)
     upload_folder(scratch, f"{mirror}/{piece.place}")
@@ -89,9 +96,9 @@ def _write_rows(rows: Iterable[Mapping[str, Any]], folder: Path) -> int:
     return count
 
 
-def _fetch_model(piece: Piece, folder: Path) -> None:
+def _fetch_model(piece: Piece, commit: str, folder: Path) -> None:
     from huggingface_hub import snapshot_download
 
     patterns = list(_MODEL if piece.kind == "model" else _TOKENIZER)
-    snapshot_download(piece.name, revision=piece.revision, allow_patterns=patterns, local_dir=folder)
+    snapshot_download(piece.name, revision=commit, allow_patterns=patterns, local_dir=folder)
     shutil.rmtree(folder / ".cache")  # the client's own notes

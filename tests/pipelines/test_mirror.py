@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,21 @@ def test_every_piece_is_an_artifact_of_its_own_that_says_where_it_came_from(mirr
     assert "model.safetensors" not in verify(mirror / PLACES[3]).files
     with gzip.open(mirror / PLACES[0] / "rows-00000.jsonl.gz", "rt") as rows:
         assert json.loads(rows.readline()) == {"question": "sum test 0?", "answer": "So\n#### 0", "note": None}
+
+
+def test_a_branch_is_asked_for_once_and_read_at_the_commit_that_it_was(hub: Hub, tmp_path: Path) -> None:
+    """It may move between two readings, and the splits, or tokenizer and model, would not belong together."""
+    sources = [[source(split=split, revision="main")] for split in ("test", "train")]
+    given = changes(shard_benchmarks=sources[0], shard_rlvr=sources[1]) | {"base.initial_revision": "main"}
+    given |= {name: value | {"revision": "main"} for name, value in given.items() if name.endswith(".tokenizer")}
+    hub.asked.clear()
+    done = pipelines(hub, tmp_path, "mirror", given, "--to", f"file://{tmp_path}/m")
+    assert done.returncode == 0, done.stderr
+    by_name = [line for line in hub.asked if re.search(r"/(revision|tree|paths-info|resolve)/main(/|$)", line)]
+    assert by_name == ["GET /api/datasets/a/sums/revision/main", "GET /api/models/a/model/revision/main"]
+    for place in PLACES:
+        manifest = verify(tmp_path / "m" / place.replace(COMMIT, "main"), "mirror")
+        assert (manifest.settings["revision"], manifest.facts["commit"]) == ("main", COMMIT)
 
 
 def test_what_is_there_is_not_fetched_again(hub: Hub, mirror: Path, tmp_path: Path) -> None:
