@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlpretrain.artifacts import write_bytes_atomically
 from rlpretrain.errors import UserError
+from rlpretrain.strict_yaml import read_yaml
 
 VARIABLE = "RLP_IMAGES"
 _HEAD = """\
@@ -56,7 +57,7 @@ def map_file() -> Path:
 def read_map(path: Path) -> ImageMap:
     """The map in a file; UserError when there is none or it is malformed."""
     try:
-        return ImageMap.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return ImageMap.model_validate(read_yaml(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; let {VARIABLE} name a map of images, or unset it") from None
     except (yaml.YAMLError, ValidationError) as error:

@@ -21,6 +21,7 @@ from rlpretrain.settings import (
     ShardDataSettings,
     parse_settings,
 )
+from rlpretrain.strict_yaml import read_yaml
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")  # names of runs and pipelines begin with it
 
@@ -146,7 +147,7 @@ def _read(name: str, over: tuple[str, ...] = ()) -> dict[str, Any]:
     if _is_file(name):
         values = _content(Path(name))
     elif name in names():
-        values = yaml.safe_load(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
+        values = read_yaml(files("pipelines").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8"))
     else:
         where = f"profile {over[-1]}: extends: " if over else ""
         raise UserError(f"{where}unknown profile '{name}'; known: {known()}")
@@ -163,7 +164,7 @@ def _read(name: str, over: tuple[str, ...] = ()) -> dict[str, Any]:
 def _content(path: Path) -> dict[str, Any]:
     """What a user's file holds; UserError when that is no mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--profile {path}: {error.strerror}; give a profile's name or the path of its .yaml") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

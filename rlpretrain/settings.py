@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from rlpretrain.answers import BOXED
 from rlpretrain.errors import UserError
+from rlpretrain.strict_yaml import read_yaml
 
 
 class Settings(BaseModel):
@@ -72,7 +73,7 @@ def load_settings(cls: type[AnySettings], path: Path) -> AnySettings:
     if not path.is_file():
         raise UserError(f"settings file {path} does not exist; give the path of a YAML or JSON file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99, or no UTF-8
         reason = " ".join(str(error).split())
         raise UserError(f"settings file {path} is not valid YAML or JSON: {reason}") from None

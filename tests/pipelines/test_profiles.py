@@ -206,6 +206,11 @@ def test_a_file_of_ones_own_extends_a_profile_and_bears_its_own_name(tmp_path: P
         ),
         ("mine.yaml", "- a", "must hold a mapping"),
         ("mine.yaml", "a: [", "not valid YAML"),
+        (
+            "mine.yaml",
+            "extends: tiny\nrlp:\n  thinking: {steps: 1}\ncpt: {}\nrlp:\n  thinking: {group: 4}",
+            r"mine.yaml: not valid YAML: key 'rlp' stands twice, in line 2 and in line 5; keep one$",
+        ),
         ("mine.yaml", "extends: tiny\nrlp: {stepps: 1}", "unknown setting 'rlp.stepps'"),
         ("mine.yaml", "extends: tiny\ncompare: 3", "mine.yaml: compare: "),
         ("mine.yaml", "rlp: {}", "shard_benchmarks: Field required"),
