@@ -29,25 +29,26 @@ _LAYERS = {"M": "mamba", "*": "attention", "-": "mlp"}  # NVIDIA's letters in a 
 def random_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
     """A model of random weights; its vocabulary is the settings' own or else the tokenizer's.
 
-    Raises UserError when the shape does not work out.
+    Raises UserError when that leaves tokens out, or there is neither.
     """
     config_class, model_class = _FAMILIES[settings.family]
     return model_class(config_class(**_fields(settings, tokenizer)))
 
 
+def check_vocabulary(settings: ArchitectureSettings, tokens: int, where: str = "") -> None:
+    """UserError, naming ``where``, when the embedding has no row for some of a tokenizer's ``tokens``."""
+    if settings.vocabulary is not None and settings.vocabulary < tokens:
+        raise UserError(
+            f"{where}architecture: vocabulary {settings.vocabulary} is less than the tokenizer's {tokens} tokens; "
+            "raise it, or leave it out"
+        )
+
+
 def _fields(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
     """The configuration of transformers' class for the family."""
     head_width = settings.head_width or settings.width // settings.heads
-    if settings.head_width is None and (settings.width % settings.heads or head_width % 2):
-        raise UserError(
-            f"architecture: width {settings.width} does not give {settings.heads} heads an even number of channels each; "
-            "mend width or heads"
-        )
-    if settings.heads % settings.key_value_heads:
-        raise UserError(
-            f"architecture: {settings.heads} heads cannot share {settings.key_value_heads} key_value_heads evenly; "
-            "give a divisor"
-        )
+    if tokenizer is not None:
+        check_vocabulary(settings, len(tokenizer))
     vocabulary = settings.vocabulary or (len(tokenizer) if tokenizer is not None else None)
     if vocabulary is None:
         raise UserError("architecture: vocabulary is needed where there is no tokenizer to count")

@@ -13,7 +13,7 @@ from rlpretrain.tokenizer import PACKAGE, from_pretrained
 
 
 def new_model(settings: ArchitectureSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A randomly initialised model for ``tokenizer``, in fp32; UserError when the shape does not work out."""
+    """A randomly initialised model for ``tokenizer``, in fp32; UserError when its vocabulary leaves tokens out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = random_model(settings, tokenizer)

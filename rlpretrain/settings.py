@@ -175,6 +175,13 @@ class ShardDataSettings(Settings):
     workers: int = Field(2, ge=1, description="tokenising processes")
     seed: int = _SEED
 
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> Self:
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources share the name '{twice[0]}'; give each its own")
+        return self
+
 
 # --- training -----------------------------------------------------------------------------------
 
@@ -197,6 +204,12 @@ class ThoughtSettings(Settings):
         2048, ge=1, description="most sampled tokens a thought, the end-of-thought token included (paper: 2048)"
     )
     temperature: float = Field(0.7, gt=0, description="sampling temperature (paper: 0.7)")
+
+    @model_validator(mode="after")
+    def _two_delimiters(self) -> Self:
+        if self.open == self.close:
+            raise ValueError(f"open and close are both '{self.open}'; give two delimiters")
+        return self
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -256,6 +269,22 @@ class ArchitectureSettings(Settings):
     def _complete(self) -> Self:
         if (self.family == "nemotron_h") != (self.pattern is not None):
             raise ValueError("family 'nemotron_h' needs 'pattern', and no other family has one")
+        if self.head_width is None and (self.width % self.heads or self.width // self.heads % 2):
+            raise ValueError(
+                f"width {self.width} does not give {self.heads} heads an even number of channels each; mend width or heads"
+            )
+        if self.family == "llama" and self.width % self.heads:  # of transformers, whatever head_width says
+            raise ValueError(f"family 'llama' needs a width that {self.heads} heads divide; mend width or heads")
+        if self.heads % self.key_value_heads:
+            raise ValueError(
+                f"{self.heads} heads cannot share {self.key_value_heads} key_value_heads evenly; give a divisor"
+            )
+        if self.pattern is not None and "*" not in self.pattern:
+            raise ValueError("pattern needs a layer of attention, *: transformers' cache counts tokens there")
+        if self.pattern is not None and self.mamba_heads % self.mamba_groups:
+            raise ValueError(
+                f"{self.mamba_heads} mamba_heads cannot share {self.mamba_groups} mamba_groups evenly; give a divisor"
+            )
         return self
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlpretrain.errors import UserError
 from rlpretrain.settings import ThoughtSettings
 from rlpretrain.tokenizer import token_id
 
@@ -30,9 +29,7 @@ class ThoughtFormat:
 
     @classmethod
     def build(cls, settings: ThoughtSettings, tokenizer: PreTrainedTokenizerBase) -> "ThoughtFormat":
-        """Resolve delimiters to ids; UserError when they are one, or the tokenizer does not hold them as single tokens."""
-        if settings.open == settings.close:
-            raise UserError(f"thought: open and close are both '{settings.open}'; give two delimiters")
+        """Resolve delimiters to ids; UserError when the tokenizer does not hold them as single tokens."""
         opening = token_id(tokenizer, settings.open)
         closing = token_id(tokenizer, settings.close)
         prefix = tokenizer.encode(settings.prefix, add_special_tokens=False) if settings.prefix else []

@@ -32,8 +32,6 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
     ``benchmarks`` is a folder of evaluation shards to stay clear of. Raises UserError when a source cannot be read, an
     evaluation item is unusable, or a part is left empty.
     """
-    if len({source.name for source in settings.sources}) < len(settings.sources):
-        raise UserError("sources: two sources share a name; give each its own")
     commits = check_hub(settings.sources)
     index = _contamination_index(settings, benchmarks)
     tokenizer = load_tokenizer(settings.tokenizer.name, settings.tokenizer.revision, settings.tokenizer.add_tokens)

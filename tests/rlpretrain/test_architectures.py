@@ -82,7 +82,13 @@ def test_keys_and_values_are_those_of_the_attention_layers(name: str) -> None:
     ("values", "message"),
     [
         ({"width": 33, "heads": 4}, "width 33 does not give 4 heads"),
+        ({"width": 24, "heads": 8}, "width 24 does not give 8 heads an even number"),  # three cannot be rotated
+        ({"width": 32, "heads": 3, "head_width": 10}, "family 'llama' needs a width that 3 heads divide"),
         ({"heads": 4, "key_value_heads": 3}, "4 heads cannot share 3"),
+        ({"heads": 4, "key_value_heads": 8}, "4 heads cannot share 8"),
+        ({**SHAPES["nemotron_h"], "mamba_heads": 8, "mamba_groups": 3}, "8 mamba_heads cannot share 3 mamba_groups"),
+        ({**SHAPES["nemotron_h"], "pattern": "M-M"}, "needs a layer of attention"),
+        ({"vocabulary": 99}, "vocabulary 99 is less than the tokenizer's 100 tokens; raise it, or leave it out"),
     ],
 )
 def test_shapes_that_do_not_work_out(values: dict[str, int], message: str) -> None:

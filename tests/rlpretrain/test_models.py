@@ -46,19 +46,6 @@ def test_new_models_depend_on_the_seed_alone() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
-        ({"heads": 3}, "width 16 does not give 3 heads"),
-        ({"heads": 16, "key_value_heads": 16}, "width 16 does not give 16 heads"),  # one channel cannot be rotated
-        ({"key_value_heads": 3}, "2 heads cannot share 3 key_value_heads"),
-    ],
-)
-def test_shapes_that_do_not_work_out(shape: dict[str, int], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        new_model(SMALL.model_copy(update=shape), load_tokenizer("builtin:characters"), seed=0)
-
-
 def test_added_tokens_grow_the_embeddings_with_the_mean_row() -> None:
     tokenizer = load_tokenizer("builtin:characters")
     model = new_model(SMALL, tokenizer, seed=0)

@@ -11,7 +11,7 @@ import pytest
 from rlpretrain.data.build import build_shards
 from rlpretrain.data.shards import read_shards
 from rlpretrain.errors import UserError
-from rlpretrain.settings import ShardDataSettings
+from rlpretrain.settings import ShardDataSettings, parse_settings
 
 
 def make_settings(path: Path, **changes: Any) -> ShardDataSettings:
@@ -47,6 +47,13 @@ def test_same_bytes_whatever_the_workers(tmp_path: Path, corpus: Path) -> None:
     assert len([name for name in names if name.name.startswith("train-")]) > 3
     for name in names:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def test_sources_of_one_name_are_refused() -> None:
+    source = {"name": "a", "kind": "text", "path": "a.txt"}
+    values = {"tokenizer": {"name": "builtin:characters"}, "sources": [source, source | {"path": "b.txt"}]}
+    with pytest.raises(UserError, match="two sources share the name 'a'; give each its own"):
+        parse_settings(ShardDataSettings, values)
 
 
 def test_every_document_is_in_one_split_and_counted(tmp_path: Path, corpus: Path) -> None:
