@@ -7,7 +7,6 @@ rlp        thoughts rewarded by information gain
 rpt        thoughts rewarded by a right prediction, at positions of high entropy (arXiv 2506.08007)
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -45,32 +44,43 @@ def equal_compute_tokens(thinking: ThinkingSettings) -> int:
     return flop_matched_tokens(thinking.group, longest, contexts, thinking.steps, read)
 
 
-def _cpt_flops(values: Values) -> Values:
+def merged(below: Values, above: Values) -> Values:
+    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _cpt_flops(values: Values, own: Values) -> Values:
     """CPT's settings with as many steps as RLP's compute allows; a sequence is counted at its longest, as RLP's are."""
+    settings = merged(values["cpt"], own)
     thinking = parse_settings(PretrainSettings, values["rlp"], "rlp").thinking
-    likelihood = parse_settings(PretrainSettings, values["cpt"], "cpt").likelihood
-    assert thinking is not None and likelihood is not None
+    likelihood = parse_settings(PretrainSettings, settings, "cpt_flops").likelihood
+    if thinking is None or likelihood is None:
+        return settings  # whose objective is another arm's
     steps = -(-equal_compute_tokens(thinking) // (likelihood.batch_documents * likelihood.sequence_length))
-    return {**values["cpt"], "likelihood": {**values["cpt"]["likelihood"], "steps": steps}}
+    return merged(merged(settings, {"likelihood": {"steps": steps}}), own)
 
 
-def _rpt(values: Values) -> Values:
+def _rpt(values: Values, own: Values) -> Values:
     """RLP's settings with RPT's reward and positions."""
-    settings = copy.deepcopy(values["rlp"])
-    settings["objective"] = "rpt"
-    settings["thinking"].setdefault("proxy", {})
-    return settings
+    settings = merged({"thinking": {"proxy": {}}}, values["rlp"])
+    return merged(merged(settings, {"objective": "rpt"}), own)
 
 
-DERIVED: dict[str, tuple[str, Callable[[Values], Values]]] = {"cpt_flops": ("cpt", _cpt_flops), "rpt": ("rlp", _rpt)}
+Derive = Callable[[Values, Values], Values]  # from all values and the arm's own
+DERIVED: dict[str, tuple[str, Derive]] = {"cpt_flops": ("cpt", _cpt_flops), "rpt": ("rlp", _rpt)}
 
 
 def add_derived_arms(values: Values) -> None:
-    """Complete a profile's settings by the arms that follow from others, where it holds none of their own."""
+    """Complete a profile's settings by those of the arms that follow from others; what it says of such an arm goes over them."""
     for arm, (source, derive) in DERIVED.items():
-        if arm in values:
-            continue
+        own = {} if values.get(arm) is None else values[arm]
         try:
-            values[arm] = derive(values)
+            values[arm] = derive(values, own)
         except (UserError, KeyError, TypeError, AttributeError):
-            values[arm] = values.get(source)  # what is wrong with the source is told where the profile is validated
+            # What is wrong, with the source or the arm's own, is told where the profile is validated.
+            below = values.get(source)
+            values[arm] = merged(below, own) if isinstance(below, dict) and isinstance(own, dict) else own or below

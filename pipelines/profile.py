@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pipelines.arms import DERIVED, add_derived_arms
+from pipelines.arms import add_derived_arms, merged
 from rlpretrain.errors import UserError
 from rlpretrain.settings import (
     CompareSettings,
@@ -111,18 +111,14 @@ def load_profile(name: str, changes: dict[str, Any] | None = None) -> Profile:
     """A profile, by name or by its file, with ``changes`` (dotted field to value) applied.
 
     UserError for an unknown profile or setting, and for a file that is none. Arms that follow from another arm's settings
-    follow from the changed ones, unless the profile holds their own.
+    follow from the changed ones; what the profile or a change says of them goes over that.
     """
     values = _read(name)
     if _is_file(name):
         _own_name(values, _content(Path(name)), name_of(name))
-    changes = changes or {}
-    late = {field for field in changes if field.partition(".")[0] in DERIVED}
-    for field in changes.keys() - late:
-        _set(values, field, changes[field])
+    for field, value in (changes or {}).items():
+        _set(values, field, value)
     add_derived_arms(values)
-    for field in late:
-        _set(values, field, changes[field])
     return parse_settings(Profile, values, f"profile {name}")
 
 
@@ -158,7 +154,7 @@ def _read(name: str, over: tuple[str, ...] = ()) -> dict[str, Any]:
     parent = str(parent)
     if _is_file(parent) and _is_file(name):
         parent = os.path.normpath(Path(name).parent / parent)
-    return _over(_read(parent, (*over, name)), values)
+    return merged(_read(parent, (*over, name)), values)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -172,15 +168,6 @@ def _content(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"--profile {path}: must hold a mapping, as pipelines/profiles/tiny.yaml does")
     return values
-
-
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``below`` with the values of ``above``, mapping by mapping; lists are replaced whole."""
-    merged = dict(below)
-    for key, value in above.items():
-        inner = merged.get(key)
-        merged[key] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def parse_changes(pairs: list[str], flag: str = "--set", form: str = "STAGE.FIELD=VALUE") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which arms a run has, and the settings of those that follow from another arm's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,34 @@ def test_equal_compute_follows_what_is_set_for_rlp() -> None:
     assert longer.steps == 35
     own = load_profile("tiny", {"cpt_flops.likelihood.steps": 7, "rlp.thinking.steps": 20})
     assert own.cpt_flops.likelihood is not None and own.cpt_flops.likelihood.steps == 7
+
+
+def test_what_a_profile_says_of_a_derived_arm_goes_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "{extends: tiny, rlp: {thinking: {group: 4}}, rpt: {thinking: {steps: 7}}, cpt_flops: {likelihood: {batch_documents: 2}}}"
+    )
+    profile = load_profile(str(file), {"rpt.thinking.proxy.share": 0.5})
+    thinking, likelihood = profile.rpt.thinking, profile.cpt_flops.likelihood
+    assert thinking is not None and thinking.proxy is not None and likelihood is not None
+    assert (profile.rpt.objective, thinking.group, thinking.steps, thinking.proxy.share) == ("rpt", 4, 7, 0.5)
+    # 2 steps x 4 contexts x (4 thoughts x (64 + 16) tokens + 64 read) over its own 2 documents x 64 tokens a step
+    assert likelihood.batch_documents == 2 and likelihood.steps == -(-2 * 4 * (4 * 80 + 64) // (2 * 64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rpt.thinking.grupo": 1}, "unknown setting 'rpt.thinking.grupo'"),
+        ({"cpt_flops": 3}, "cpt_flops: Input should be a valid dictionary"),
+        ({"cpt_flops.likelihood.batch_documents": 0}, "cpt_flops.likelihood.batch_documents: .* greater than"),
+        ({"rlp.thinking.group": 1}, "profile tiny: rlp.thinking.group: .* greater than"),
+        ({"cpt.likelihood": None}, "profile tiny: cpt: objective 'cpt' needs 'likelihood'"),
+    ],
+)
+def test_a_mistake_in_a_derived_arm_is_told_where_it_is(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_profile("tiny", changes)
 
 
 def test_rpt_is_rlp_with_another_reward_and_other_positions() -> None:
