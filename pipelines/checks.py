@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pipelines.profile import CORPORA, Profile
 from rlpretrain.errors import UserError
-from rlpretrain.lengths import check_room
+from rlpretrain.lengths import check_room, check_sequence
 from rlpretrain.settings import (
     ArchitectureSettings,
     HeldOutGainSettings,
@@ -25,18 +25,24 @@ def check_given(profile: Profile) -> None:
         raise UserError(f"give {name.removeprefix(GIVEN)} with --set base.initial_model=FOLDER, s3:// place or hub id")
 
 
-def check_lengths(profile: Profile) -> None:
-    """UserError when a thought does not fit the model's positions, where the profile says how many there are."""
+def check_lengths(profile: Profile, sweeps: Sequence[str] = ()) -> None:
+    """UserError when a thought or a document does not fit the model's positions, where the profile says how many there are.
+
+    ``sweeps``: the ablations whose thoughts must fit, too.
+    """
     architecture = profile.base.architecture
     if profile.base.initial_model is not None and architecture == ArchitectureSettings():
         return  # its stage reads the model's own
     room = architecture.max_positions
-    for field, part in _parts(profile):
-        if isinstance(part, ThinkingSettings | HeldOutGainSettings):
-            following = part.prediction_tokens if field == "rpt.thinking" and isinstance(part, ThinkingSettings) else 1
-            # Two delimiters and the recap; a prefix is as long as the tokenizer makes it, one token at least.
-            around = 2 + part.thought.recap * (field != "rlvr.thinking") + bool(part.thought.prefix) + following
-            check_room(part, around, room, f"{field}: ")
+    for field in ("base", "cpt", "cpt_flops", "sft"):
+        likelihood = getattr(profile, field).likelihood
+        if likelihood is not None:
+            check_sequence(likelihood, room, f"{field}.likelihood.")
+    for field, part in (*_parts(profile), *_budgets(profile, sweeps)):
+        following = part.prediction_tokens if field == "rpt.thinking" and isinstance(part, ThinkingSettings) else 1
+        # Two delimiters and the recap; a prefix is as long as the tokenizer makes it, one token at least.
+        around = 2 + part.thought.recap * (field != "rlvr.thinking") + bool(part.thought.prefix) + following
+        check_room(part, around, room, f"{field}: ")
     if profile.evaluate.max_new_tokens >= room:
         raise UserError(
             f"evaluate.max_new_tokens {profile.evaluate.max_new_tokens} leaves no room for a prompt in the model's "
@@ -121,3 +127,12 @@ def _parts(profile: Profile) -> Iterator[tuple[str, ThinkingSettings | HeldOutGa
             yield f"{task}.thinking", part
     if profile.evaluate.held_out is not None:
         yield "evaluate.held_out", profile.evaluate.held_out
+
+
+def _budgets(profile: Profile, sweeps: Sequence[str]) -> Iterator[tuple[str, ThinkingSettings]]:
+    """RLP's settings with the thoughts of each point of the ablation `thought_budget`, where it is among ``sweeps``."""
+    thinking = profile.rlp.thinking
+    if profile.ablations is not None and thinking is not None and "thought_budget" in sweeps:
+        for budget in profile.ablations.thought_budget:
+            thought = thinking.thought.model_copy(update={"budget": budget})
+            yield "ablations.thought_budget", thinking.model_copy(update={"thought": thought})

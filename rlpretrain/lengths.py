@@ -1,7 +1,7 @@
-"""Whether a thought has room: told by the settings before a run, and by the model itself in its stage."""
+"""Whether thoughts and documents have room: told by the settings before a run, and by the model itself in its stage."""
 
 from rlpretrain.errors import UserError
-from rlpretrain.settings import HeldOutGainSettings, ThinkingSettings
+from rlpretrain.settings import HeldOutGainSettings, LikelihoodSettings, ThinkingSettings
 
 
 def check_room(settings: ThinkingSettings | HeldOutGainSettings, around: int, room: int, where: str = "") -> None:
@@ -11,4 +11,12 @@ def check_room(settings: ThinkingSettings | HeldOutGainSettings, around: int, ro
         raise UserError(
             f"{where}max_context {settings.max_context} and thought.budget {settings.thought.budget} need {needed} "
             f"positions with the template, but the model has {room}; lower one of the two"
+        )
+
+
+def check_sequence(settings: LikelihoodSettings, room: int, where: str = "") -> None:
+    """UserError, naming ``where``, when documents are cut to more tokens than the model has positions; without steps none are."""
+    if settings.steps and settings.sequence_length > room:
+        raise UserError(
+            f"{where}sequence_length {settings.sequence_length} is more than the {room} positions of the model; lower it"
         )

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpretrain.data.shards import Example
 from rlpretrain.errors import UserError
+from rlpretrain.lengths import check_sequence
 from rlpretrain.lm_head import token_logprobs
 from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.scoring import sequence_states
@@ -136,9 +137,12 @@ def train_likelihood(
 ) -> int:
     """Take ``settings.steps`` steps on ``examples``; returns the number of tokens trained on. Updates ``model``.
 
-    ``snapshots``, for which ``examples`` must be a `ShardLoader`: where it saves itself, and goes on from.
+    ``snapshots``, for which ``examples`` must be a `ShardLoader`: where it saves itself, and goes on from. Raises UserError
+    for documents longer than the model's positions.
     """
-
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None:
+        check_sequence(settings, room, "likelihood.")
     world = join()
 
     def segments_of(_: MixedPrecision | Sharded, batch: list[Example], step: int) -> list[Segment]:

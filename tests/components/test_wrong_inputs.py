@@ -68,6 +68,12 @@ def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ("pretrain", thinking(thought={"budget": 9000}), ("thought.budget 9000", "the model has 96; lower")),
         ("pretrain", thinking(thought={"open": "<<", "budget": 4}), ("no token '<<'", "tokenizer.add_tokens")),
         ("pretrain", thinking(thought={"open": "</think>", "budget": 4}), ("both '</think>'", "two delimiters")),
+        (
+            "pretrain",
+            {**CPT, "likelihood": {**CPT["likelihood"], "sequence_length": 97}},
+            ("likelihood.sequence_length 97 is more than the 96 positions of the model; lower it",),
+        ),
+        ("finetune", {"likelihood": {"steps": 1}}, ("likelihood.sequence_length 2048 is more than the 96",)),
         ("pretrain", {"objective": "rlp"}, ("objective 'rlp' needs 'thinking'",)),
         ("finetune", {"likelihood": {"steps": -1}}, ("likelihood.steps", "greater than or equal to 0")),
     ],

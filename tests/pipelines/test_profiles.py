@@ -108,12 +108,27 @@ def offline(source: SourceSettings) -> SourceSettings:
         ({"evaluate.held_out.max_context": 500}, "evaluate.held_out: max_context 500"),
         ({"rpt.thinking.prediction_tokens": 450}, "rpt.thinking: max_context 64"),
         ({"evaluate.max_new_tokens": 512}, "evaluate.max_new_tokens 512 leaves no room for a prompt"),
+        ({"cpt.likelihood.sequence_length": 513}, "^cpt.likelihood.sequence_length 513 is more than the 512 positions"),
+        ({"cpt_flops.likelihood.sequence_length": 600}, "^cpt_flops.likelihood.sequence_length 600"),
+        ({"sft.likelihood.sequence_length": 600}, "^sft.likelihood.sequence_length 600"),
+        ({"base.likelihood.sequence_length": 600}, "^base.likelihood.sequence_length 600"),
     ],
 )
-def test_a_thought_that_does_not_fit_is_told_of_the_profile(change: dict[str, Any], words: str) -> None:
+def test_what_does_not_fit_the_models_positions_is_told_of_the_profile(change: dict[str, Any], words: str) -> None:
     check_lengths(load_profile("tiny"))
     with pytest.raises(UserError, match=words):
         check_lengths(load_profile("tiny", change))
+
+
+def test_thoughts_of_an_ablation_must_fit_where_it_is_run() -> None:
+    profile = load_profile("tiny", {"ablations.thought_budget": [4, 500]})
+    check_lengths(profile, ("rollouts",))
+    with pytest.raises(UserError, match=r"^ablations.thought_budget: max_context 64 and thought.budget 500 need 567"):
+        check_lengths(profile, ("rollouts", "thought_budget"))
+
+
+def test_an_imported_model_that_is_not_trained_on_may_be_short() -> None:
+    check_lengths(load_profile("tiny", {"base.likelihood": {"steps": 0}}))  # documents of 2,048 tokens
 
 
 def test_lengths_are_told_as_the_stage_tells_them() -> None:
