@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipelines import commands, custody_commands, probe_command, stored_commands
-from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
+from pipelines.checks import check_given, check_here, check_profile, check_tokenizers
 from pipelines.commands import Arms, Artifacts, Changes, Endpoint, Mirror, Runs, check_seed, chosen_arms, from_mirror
 from pipelines.profile import HardwareSettings, known, load_profile, name_of, parse_changes
 from rlpretrain.errors import UserError, local_errors, printable
@@ -54,9 +54,9 @@ def compile_command(
         if cron and target != "argo":
             raise UserError("--cron: goes with --target argo; a schedule on Kubeflow is a file, see `schedule`")
         settings = load_profile(profile, parse_changes(change or []))
-        check_lengths(settings)
+        check_profile(settings)
         settings = from_mirror(settings, mirror)
-        check_delimiters(settings)
+        check_tokenizers(settings)
         text = compiled_for(name_of(profile), settings, chosen_arms(arms), cluster, target, cron)
         with local_errors(output):
             output.write_text(text, encoding="utf-8")
@@ -122,7 +122,7 @@ def run(
         name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror = recall(runs, resume)
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
-    check_lengths(settings)
+    check_profile(settings)
     check_seed(settings, seed, seeds)
     if not dry_run:
         check_given(settings)
@@ -145,8 +145,7 @@ def run(
     report = runs / name / "report"
     with local.storage(runs, endpoint), local.resumable(name, runs, endpoint):
         settings = from_mirror(settings, mirror)
-        check_hub(settings)
-        check_delimiters(settings)
+        check_here(settings)
         local.create_bucket(artifacts)
         remember(runs, Given(name, profile, seed, seeds, arms, change, dry_run, artifacts, mirror))
         uris = []
@@ -180,7 +179,6 @@ def ablate(
 ) -> None:
     """Change one setting of RLP at a time on this machine; a page of curves beside the paper's."""
     settings = load_profile(profile, parse_changes(change or []))
-    check_lengths(settings)
     check_seed(settings, seed)
     check_given(settings)
     from pipelines import local
@@ -188,6 +186,7 @@ def ablate(
     from pipelines.placing import ONE_MACHINE
 
     chosen = parse_sweeps(sweeps, settings)
+    check_profile(settings, chosen)
     if debug:
         os.environ[local.DEBUG] = "1"
     profile = name_of(profile)
@@ -196,8 +195,7 @@ def ablate(
     with local.storage(runs, endpoint):
         settings = from_mirror(settings, mirror)
         points = make_points(settings, chosen)
-        check_hub(settings, chosen)
-        check_delimiters(settings)
+        check_here(settings, chosen)
         print(f"run {name}, profile {profile}, {len(points)} points of {', '.join(chosen)}", flush=True)
         pipeline = ablations(profile, settings, chosen, parallelism=1, target=ONE_MACHINE)
         tasks = 6 + 2 * len(points.rlp) + 3 * len(points.corpora)
@@ -219,7 +217,7 @@ def plan(
     """Say what a run takes before anything is spent: tokens, FLOPs, memory a GPU, storage, hours."""
     chosen = chosen_arms(arms)
     settings = load_profile(profile, parse_changes(change or []))
-    check_lengths(settings)
+    check_profile(settings)
     from rich.console import Console
 
     from pipelines.plan import make_plan

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.arms import DEFAULT_ARMS, parse_arms
-from pipelines.checks import check_delimiters, check_given, check_lengths
+from pipelines.checks import check_given, check_profile, check_tokenizers
 from pipelines.cluster import load_cluster
 from pipelines.profile import Profile, known, load_profile, name_of, parse_changes
 from pipelines.runs import check_name, check_seeds
@@ -146,11 +146,11 @@ def _version(profile: str, arms: str | None, changes: dict[str, Any], mirror: st
     """The compiled pipeline under its name; mistakes in profile, arms and cluster are told before the server is asked."""
     settings, chosen = load_profile(profile, changes), chosen_arms(arms)
     check_given(settings)
-    check_lengths(settings)
+    check_profile(settings)
     profile = name_of(profile)
     load_cluster(cluster)
     settings = from_mirror(settings, mirror)
-    check_delimiters(settings)
+    check_tokenizers(settings)
     from pipelines.compiling import compiled_for
     from pipelines.kubeflow import Version
     from pipelines.versions import version_name

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlpretrain.errors import Damaged, UserError, local_errors
 
 MANIFEST = "manifest.json"
+STORED = ("s3://", "file://")  # what the address of an artifact in storage begins with
 SNAPSHOTS = ".snapshots"  # of a training in progress, within its output folder; no part of the artifact
 UNFINISHED = f".{MANIFEST}.partial"  # the manifest before its rename; a stage's output folder holds it from the start
 SCHEMA_VERSION = 1

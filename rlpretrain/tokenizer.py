@@ -14,13 +14,12 @@ from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlpretrain.artifacts import file_sha256, read_manifest
+from rlpretrain.artifacts import STORED, file_sha256, read_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.hub import cached_commit, is_hub_id
 
 CHARACTERS = "builtin:characters"
 PACKAGE = "package:"
-STORED = ("s3://", "file://")
 
 
 def load_tokenizer(name: str, revision: str | None = None, add_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:

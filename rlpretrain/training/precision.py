@@ -15,15 +15,15 @@ from rlpretrain.training.sharding import Sharded, sharded
 from rlpretrain.training.world import World
 
 
-def compute_dtype(setting: ComputeDtype, device: torch.device) -> torch.dtype:
+def compute_dtype(setting: ComputeDtype, device: torch.device, where: str = "") -> torch.dtype:
     """The type that ``setting`` asks for on ``device``; auto is bf16 where the hardware multiplies it.
 
-    Raises UserError for a type that the device lacks.
+    Raises UserError, naming ``where``, for a type that the device lacks.
     """
     native = _multiplies_bf16(device)
     if setting == "bfloat16" and not native:
         raise UserError(
-            f"compute_dtype: this machine's {device.type} has no bf16 instructions; set it to float32 or auto"
+            f"{where}compute_dtype: this machine's {device.type} has no bf16 instructions; set it to float32 or auto"
         )
     return torch.bfloat16 if setting != "float32" and native else torch.float32
 

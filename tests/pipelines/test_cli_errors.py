@@ -43,6 +43,15 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None
         ((*RUN, "--set", "rlp.objective.deep=4"), ("'objective' holds no settings",)),
         ((*RUN, "--set", "rlp.objective={"), ("--set rlp.objective={", "YAML")),
         ((*RUN, "--set", "rlp.objective=rlpt"), ("rlp.objective", "rlpt")),
+        ((*RUN, "--set", "evaluate.suite=minni"), ("evaluate.suite: unknown suite 'minni'; known: gsm, mini, paper",)),
+        (
+            ("ablate", "--profile", "tiny", "--set", "ablations.thought_budget=[900]"),
+            ("ablations.thought_budget: ", "thought.budget 900"),
+        ),
+        (
+            ("compile", "--profile", "tiny", "--set", "shard_sft.sources.0.generator=nope", "--output", "x"),
+            ("shard_sft: source 'sft': unknown generator 'nope'",),
+        ),
         (("run", "--profile", "tiny", "--name", "../elsewhere"), ("--name ../elsewhere",)),
         (("run", "--profile", "tiny", "--name", "latest"), ("--name latest",)),
         (("run", "--seed", "-1"), ("'--seed'", "greater than or equal to 0")),
@@ -76,8 +85,8 @@ def test_a_run_that_exists_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_mistake_that_only_a_stage_can_see(tmp_path: Path, s3: str) -> None:
     """It comes up from the stage's process through the runner, still as one line."""
-    change = ("--set", "shard_benchmarks.sources.0.generator=nope")
-    assert_one_line(pipelines(tmp_path, *RUN, *change), "unknown generator 'nope'", "mini_benchmarks")
+    change = ("--set", "shard_benchmarks.max_document_tokens=4")
+    assert_one_line(pipelines(tmp_path, *RUN, *change), "is longer than max_document_tokens 4", "mend the setting")
     assert (tmp_path / "runs" / "mistake" / "log.txt").exists()
 
 

@@ -285,10 +285,11 @@ def test_what_the_hub_lacks_is_told_before_a_run(hub: Hub, tmp_path: Path, given
 
 def test_a_hub_out_of_reach_has_a_line_that_names_the_mirror(hub: Hub, tmp_path: Path) -> None:
     away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    given = changes(shard_rlvr=[source(split="train")])
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
-        done = pipelines(hub, tmp_path, "run", GIVEN, "--artifacts", f"file://{tmp_path}/a", **away, **more)
+        done = pipelines(hub, tmp_path, "run", given, "--artifacts", f"file://{tmp_path}/a", **away, **more)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert "source 'sums-test': data set a/sums is read from the Hugging Face hub, which cannot be" in done.stderr
+        assert "source 'sums-train': data set a/sums is read from the Hugging Face hub, which cannot be" in done.stderr
         assert "run `python -m pipelines mirror`" in done.stderr and "--mirror" in done.stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines import profile as profile_module
-from pipelines.checks import check_delimiters, check_given, check_lengths
+from pipelines.checks import check_given, check_lengths, check_tokenizers
 from pipelines.compiling import compiled_text
 from pipelines.profile import Profile, load_profile, name_of, names, parse_changes
 from pipelines.reproduction import reproduction
@@ -148,7 +148,7 @@ def test_lengths_are_told_as_the_stage_tells_them() -> None:
 def test_every_profile_passes_its_own_checks(name: str) -> None:
     profile = load_profile(name)
     check_lengths(profile)
-    check_delimiters(profile)  # the paper's profiles add them to the tokenizer: nothing is loaded
+    check_tokenizers(profile)  # the paper's profiles add them to the tokenizer: nothing is loaded
     if name == "nemotron-nano-12b-v2-early":
         with pytest.raises(UserError, match=r"give a checkpoint of Nemotron.* with --set base.initial_model="):
             check_given(profile)
@@ -159,8 +159,8 @@ def test_every_profile_passes_its_own_checks(name: str) -> None:
 def test_a_tokenizer_without_a_delimiter_is_told_before_anything_is_tokenised() -> None:
     change = {"rlp.thinking.thought.open": "<<", "evaluate.held_out.thought.open": "<<"}
     with pytest.raises(UserError, match=r"the tokenizer has no token '<<'; add it to tokenizer.add_tokens"):
-        check_delimiters(load_profile("tiny", change))
-    check_delimiters(load_profile("tiny", change | {"shard_corpus.tokenizer.add_tokens": ["<<"]}))
+        check_tokenizers(load_profile("tiny", change))
+    check_tokenizers(load_profile("tiny", change | {"shard_corpus.tokenizer.add_tokens": ["<<"]}))
 
 
 def test_a_missing_field_is_told_with_its_name() -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from rlpretrain.errors import UserError
 from rlpretrain.evaluation.averages import Rule
-from rlpretrain.settings import Settings, parse_settings
+from rlpretrain.settings import EvaluateSettings, Settings, parse_settings
 
 
 class Benchmark(Settings):
@@ -44,16 +44,30 @@ class Suite(Settings):
         """Benchmark -> group."""
         return {name: benchmark.group for name, benchmark in self.benchmarks.items()}
 
+    @property
+    def items(self) -> dict[str, str]:
+        """Benchmark -> the one whose items it asks."""
+        return {name: benchmark.items or name for name, benchmark in self.benchmarks.items()}
 
-def load_suite(name: str) -> tuple[Suite, dict[str, dict[str, Any]]]:
-    """A suite, and by benchmark the configuration of its lm-eval task; UserError for an unknown name."""
+
+def load_suite(name: str, where: str = "") -> tuple[Suite, dict[str, dict[str, Any]]]:
+    """A suite, and by benchmark the configuration of its lm-eval task; UserError, naming ``where``, for an unknown name."""
     root = files(__package__)
     folder = root.joinpath(name)
     if not name.isidentifier() or not folder.joinpath("suite.yaml").is_file():
         known = sorted(entry.name for entry in root.iterdir() if entry.joinpath("suite.yaml").is_file())
-        raise UserError(f"suite: unknown suite '{name}'; known: {', '.join(known)}")
+        raise UserError(f"{where}suite: unknown suite '{name}'; known: {', '.join(known)}")
     suite = parse_settings(Suite, _read(folder.joinpath("suite.yaml")), f"suite {name}")
     return suite, {benchmark: _task(folder, f"{benchmark}.yaml") for benchmark in suite.benchmarks}
+
+
+def check_limit(settings: EvaluateSettings, suite: Suite, where: str = "") -> None:
+    """UserError, naming ``where``, when the limit names a benchmark whose items the suite does not ask."""
+    known = set(suite.items.values())
+    if isinstance(settings.limit, dict) and (unknown := sorted(settings.limit.keys() - known)):
+        raise UserError(
+            f"{where}limit: suite '{settings.suite}' has no benchmark '{unknown[0]}'; known: {', '.join(sorted(known))}"
+        )
 
 
 def _task(folder: Traversable, file: str) -> dict[str, Any]:
