@@ -12,9 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rlpretrain.artifacts import MANIFEST, read_manifest
 from rlpretrain.data.blend import Blend, Deduplicated
+from rlpretrain.data.conversions import TEMPLATES
 from rlpretrain.data.decontamination import ContaminationIndex, Report
-from rlpretrain.data.documents import Document
+from rlpretrain.data.documents import Document, normalise
 from rlpretrain.data.facts import REPORT_FILE
 from rlpretrain.data.shards import Example, ShardWriter, read_shards
 from rlpretrain.data.sources import check_hub, read_source
@@ -76,10 +78,18 @@ def _contamination_index(settings: ShardDataSettings, benchmarks: Path | None) -
         return None
     if settings.purpose == "evaluation":
         raise UserError("input 'benchmarks' is for training documents; leave it out with purpose 'evaluation'")
-    index = ContaminationIndex(read_shards(benchmarks, "test"), settings.decontamination_ngram)
+    items = read_shards(benchmarks, "test")
+    index = ContaminationIndex(items, settings.decontamination_ngram, _templates(settings, benchmarks))
     if not index.items:
         raise UserError("input 'benchmarks' holds no test items; give shards made with purpose 'evaluation'")
     return index
+
+
+def _templates(settings: ShardDataSettings, benchmarks: Path) -> list[str]:
+    """How prompts of documents and items are put, by conversions and by sources; the plain prompt is no template."""
+    told = read_manifest(benchmarks).settings["sources"] if (benchmarks / MANIFEST).exists() else []
+    own = {source.prompt_template for source in settings.sources} | {source["prompt_template"] for source in told}
+    return [normalise(template) for template in (*TEMPLATES, *sorted(own - {"{prompt}"}))]
 
 
 def _write(

@@ -20,6 +20,7 @@ SAMPLES = Path(str(files("rlpretrain.data").joinpath("samples")))  # rows of our
 LETTERS = "ABCDEFGHIJ"
 _ASK = "Think it through, then give the final answer in \\boxed{}."
 _CHOOSE = "Think it through, then give the letter of the right option in \\boxed{}."
+TEMPLATES = tuple(f"{{prompt}}\n\n{asked}\n\n" for asked in (_ASK, _CHOOSE))  # what the prompts have in common
 
 
 def problem_prompt(problem: str) -> str:

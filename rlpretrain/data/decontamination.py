@@ -3,14 +3,14 @@
 Words are lower-case runs of letters and digits, after NFKC. An item of at least ``ngram`` words is found by any ``ngram``
 consecutive words of its prompt, or of its answer where that is as long (a worked solution). A shorter item is found
 only whole: its words and punctuation marks, in order, at word boundaries. Marks count there because a small sum differs
-from another in nothing else.
+from another in nothing else. What a template puts around a problem is no part of it: all problems share it.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -36,8 +36,10 @@ class Match:
 class ContaminationIndex:
     """All n-grams of the items. It is pickled once to every worker; long n-grams take 12 bytes each."""
 
-    def __init__(self, items: Iterable[Example], ngram: int) -> None:
+    def __init__(self, items: Iterable[Example], ngram: int, templates: Sequence[str] = ()) -> None:
+        """``templates``: how prompts may be put, each with {prompt} where the problem stands."""
         self.ngram = ngram
+        self._around = [template.split("{prompt}", 1) for template in templates]
         self.items: list[tuple[str, str]] = []  # id, benchmark
         self._whole: dict[tuple[str, ...], list[int]] = {}  # short items by all their tokens
         self._whole_lengths: dict[str, set[int]] = {}  # their lengths, by first token
@@ -45,17 +47,25 @@ class ContaminationIndex:
         for item in items:
             number = len(self.items)
             self.items.append((item.id, item.source))
-            tokens = _tokens(item.prompt)
+            problem = self.problem(item.prompt)
+            tokens = _tokens(problem)
             if tokens and len(_words(tokens)) < ngram:
                 self._whole.setdefault(tuple(tokens), []).append(number)
                 self._whole_lengths.setdefault(tokens[0], set()).add(len(tokens))
-            for text in (item.prompt, item.answer):
+            for text in (problem, item.answer):
                 grams = np.unique(_gram_hashes(_words(_tokens(text)), ngram))
                 hashes.append(grams)
                 owners.append(np.full(len(grams), number, np.int32))
         unsorted = np.concatenate(hashes)
         order = np.argsort(unsorted, kind="stable")
         self._hashes, self._owners = unsorted[order], np.concatenate(owners)[order]
+
+    def problem(self, prompt: str) -> str:
+        """A prompt without its template."""
+        for before, after in self._around:
+            if len(prompt) > len(before) + len(after) and prompt.startswith(before) and prompt.endswith(after):
+                return prompt[len(before) : len(prompt) - len(after)]
+        return prompt
 
     def find(self, text: str) -> Match | None:
         """What ``text`` shares with the items; None when nothing."""

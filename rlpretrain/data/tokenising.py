@@ -56,7 +56,8 @@ class Encoder:
 
     def __call__(self, documents: list[Document]) -> list[Example | Dropped]:
         """One result a document, in order."""
-        matches = [self._index.find(f"{d.prompt} {d.text}") if self._index else None for d in documents]
+        index = self._index
+        matches = [index.find(f"{index.problem(d.prompt)} {d.text}") if index else None for d in documents]
         # Prompt and text apart, so that the prompt's tokens are the very ones a model is prompted with.
         prompts = self._ids([document.prompt for document in documents])
         texts = self._ids([document.text for document in documents])

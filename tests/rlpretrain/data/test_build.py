@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rlpretrain.artifacts import write_manifest
 from rlpretrain.data.build import build_shards
 from rlpretrain.data.shards import read_shards
 from rlpretrain.errors import UserError
@@ -175,6 +176,7 @@ PROBE = """
 import json, os, sys, threading, time
 from pathlib import Path
 from rlpretrain.data import tokenising
+from rlpretrain.artifacts import write_manifest
 from rlpretrain.data.build import build_shards
 from rlpretrain.settings import ShardDataSettings
 workers, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -211,3 +213,25 @@ def test_memory_stays_flat_as_the_corpus_grows_tenfold(tmp_path: Path, workers: 
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (small, before), (large, after) = (map(int, line.split()) for line in said.splitlines()[-2:])
     assert after - before < 0.6 * (large - small), (before, after)
+
+
+@pytest.mark.parametrize("whose", ["conversion's", "source's"])
+def test_a_template_contaminates_nothing_and_hides_no_short_item(tmp_path: Path, whose: str) -> None:
+    around = "Read the task with care, take all the time you need, and end with the number: {prompt} Now begin."
+    short, other = "Compute 9 choose 8.", "Compute 12 choose 4 times 9 choose 2."
+    rows = [{"problem": short, "answer": "9", "solution": "\\boxed{9}"}]
+    source = {"prompt_field": "problem", "answer_field": "answer", "prompt_template": around, "name": "bench"}
+    if whose == "conversion's":
+        source = {"conversion": "math500", "name": "bench"}
+    settings = make_settings(write_rows(tmp_path / "items.jsonl", rows), purpose="evaluation", source=source)
+    benchmarks, facts = build(tmp_path / "bench", settings)
+    told = settings.model_dump(mode="json")
+    write_manifest(benchmarks, kind="shards", settings=told, inputs={}, seed=0, facts=facts)
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": f"{short} It is 9."}, {"text": f"{other} It is 17820."}])
+    _, facts = build(tmp_path / "texts", make_settings(texts), benchmarks)
+    assert (facts["contaminated_removed"], facts["documents"]["train"]) == (1, 1)
+    rows.append({"problem": other, "answer": "17820", "solution": "\\boxed{17820}"})
+    source |= {"name": "problems"} | ({"conversion": "math_problem"} if "conversion" in source else {})
+    problems = make_settings(write_rows(tmp_path / "problems.jsonl", rows), source=source)
+    _, facts = build(tmp_path / "problems", problems, benchmarks)
+    assert (facts["contaminated_removed"], facts["documents"]["train"]) == (1, 1)

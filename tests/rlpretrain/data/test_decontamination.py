@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rlpretrain.data.conversions import TEMPLATES, choice_prompt, problem_prompt
 from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.shards import Example
 
@@ -79,3 +80,20 @@ def test_report_counts_every_benchmark_that_a_document_meets() -> None:
     }
     assert [example["document"] for example in figures["examples"]] == ["d1", "d2", "d3"]
     assert figures["examples"][1] == {"document": "d2", "benchmark": "z", "item": "i", "ngram": "2 + 2 ="}
+
+
+def test_the_words_around_every_problem_are_no_part_of_it() -> None:
+    """Ten words that all prompts share make no unlike problems alike, and no short one long."""
+    long = "If $x + y = 3$ and $x - y = 1$ and $z$ is ten times their product, find the value of $x$."
+    items = [item(problem_prompt(long)), item(problem_prompt("Compute $\\dbinom{9}{8}$."))]
+    index = ContaminationIndex(items, 13, TEMPLATES)
+    for prompt, found in (
+        (problem_prompt("A train goes 300 km in four hours. With $x$ its speed, find the value of $x$."), False),
+        (problem_prompt(long), True),
+        (long, True),
+        (problem_prompt("Compute $\\dbinom{9}{8}$."), True),
+        ("Compute $\\dbinom{9}{8}$. It is 9.", True),
+    ):
+        assert (index.find(index.problem(prompt)) is not None) == found, prompt
+    choices = ContaminationIndex([item(choice_prompt("Who wrote it?", ["a", "b"]))], 13, TEMPLATES)
+    assert choices.find(choices.problem(choice_prompt("Where is it?", ["c", "d"]))) is None
