@@ -97,7 +97,8 @@ def collect(base: Evaluation, evaluations: Sequence[Evaluation], settings: Ablat
     by_label = {evaluation.label: evaluation for evaluation in evaluations}
     for label, evaluation in by_label.items():
         check_alike(base, evaluation, f"the base model and point '{label}'")
-    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed)
+    same_questions = Pooled((base,)).same_questions
+    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed, same_questions)
     sweeps = [_sweep(sweep, by_label, base, bootstrap) for sweep in settings.sweeps]
     pairs = _Pairs(by_label, bootstrap)
     claims = [

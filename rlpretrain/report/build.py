@@ -44,7 +44,8 @@ def compare_runs(runs: list[dict[Key, Path]], settings: CompareSettings, output:
 
 def collect(pooled: Mapping[Key, Pooled], settings: CompareSettings) -> Results:
     """All figures of the page. The same evaluations and settings give the same figures."""
-    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed)
+    same_questions = next(iter(pooled.values())).same_questions
+    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, settings.seed, same_questions)
     models = [model_figures(key, pooled, bootstrap) for key in pooled]
     compared = [
         (first, second, stage)

@@ -64,6 +64,13 @@ class Pooled:
         return {name: self._questions(name) for name in self.groups}
 
     @property
+    def same_questions(self) -> dict[str, str]:
+        """Benchmarks that ask the questions of an earlier one in another way, greedy and sampled: to that one's name."""
+        first: dict[tuple[frozenset[str], ...], str] = {}
+        asked = {name: tuple(frozenset(part.scores[name]) for part in self.parts) for name in self.groups}
+        return {name: earlier for name in asked if (earlier := first.setdefault(asked[name], name)) != name}
+
+    @property
     def gains(self) -> list[float]:
         """A value a held-out position; every run has positions of its own."""
         return [gain for part in self.parts for gain in part.gains]

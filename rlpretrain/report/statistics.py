@@ -1,7 +1,8 @@
 """Paired bootstrap over questions: intervals of accuracies, of averages over benchmarks, and of differences.
 
 Draws are made within each stratum (a benchmark, or the held-out positions), so that every benchmark keeps its weight in
-an average. Models that answered the same questions are given the same draws, which is what makes a difference paired.
+an average. Models that answered the same questions are given the same draws, which is what makes a difference paired; so
+are two benchmarks of the same questions, which rise and fall together.
 Percentile intervals, Efron & Tibshirani (1993), chapter 13.
 """
 
@@ -29,7 +30,11 @@ class Interval:
 class Bootstrap:
     """Percentile intervals at ``confidence`` from ``samples`` resamples; the same seed gives the same intervals."""
 
-    def __init__(self, confidence: float, samples: int, seed: int) -> None:
+    def __init__(
+        self, confidence: float, samples: int, seed: int, same_questions: Mapping[str, str] | None = None
+    ) -> None:
+        """``same_questions``: by stratum, the one whose draws it shares."""
+        self.same_questions = same_questions or {}
         self.tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         self.samples = samples
         self.seed = seed
@@ -67,7 +72,10 @@ class Bootstrap:
         return self._interval(_average(first, a) - _average(second, b), draws)
 
     def _average_draws(self, scores: Scores, weights: Weights, stream: str) -> np.ndarray:
-        drawn = [weight * self._draws(f"{stream}/{name}", scores[name]) for name, weight in weights.items()]
+        drawn = [
+            weight * self._draws(f"{stream}/{self.same_questions.get(name, name)}", scores[name])
+            for name, weight in weights.items()
+        ]
         return np.sum(drawn, axis=0)
 
     def _draws(self, stream: str, values: Sequence[float]) -> np.ndarray:

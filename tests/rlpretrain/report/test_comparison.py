@@ -75,6 +75,22 @@ def test_runs_on_the_same_questions_are_not_more_questions(run_of, tmp_path):
     assert widths[0] / 3**0.5 < widths[1] < widths[0]
 
 
+def test_a_benchmark_that_is_asked_in_two_ways_is_not_two(evaluation, tmp_path):
+    """As MMLU, greedy and sampled: the average over both is no surer than either."""
+    run = {}
+    for arm in ("base", "rlp"):
+        folder = evaluation(arm, arm=arm, groups={"greedy": "math", "sampled": "science"})
+        results = json.loads((folder / "results.json").read_text())
+        results["benchmarks"]["sampled"] = {**results["benchmarks"]["greedy"], "group": "science"}
+        (folder / "results.json").write_text(json.dumps(results))
+        (folder / "samples" / "sampled.jsonl").write_bytes((folder / "samples" / "greedy.jsonl").read_bytes())
+        run[arm, "pretrained"] = folder
+    results = compare([run], tmp_path / "out")
+    for figures in (*results.models, *results.differences):
+        overall, greedy = figures.averages["overall"], figures.accuracy["greedy"]
+        assert (overall.low, overall.high) == pytest.approx((greedy.low, greedy.high), abs=2e-6)
+
+
 def test_runs_on_other_questions_are_more_questions(run_of, tmp_path):
     runs = [run_of(f"b{seed}", keys=PRETRAINED, seed=seed, question_seed=seed) for seed in range(3)]
     results = compare(runs, tmp_path / "out")

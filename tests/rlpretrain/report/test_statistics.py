@@ -37,6 +37,13 @@ def test_benchmarks_of_one_size_are_drawn_apart():
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(400), rel=0.05)
 
 
+def test_questions_that_are_asked_twice_are_not_more_questions():
+    values = np.random.default_rng(0).random(200).tolist()
+    alone = Bootstrap(0.95, 2_000, 0).average({"greedy": values})
+    twice = Bootstrap(0.95, 2_000, 0, {"sampled": "greedy"}).average({"greedy": values, "sampled": values})
+    assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high))
+
+
 def test_difference_is_paired():
     random = np.random.default_rng(0)
     hard = random.random(200)
