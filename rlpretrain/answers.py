@@ -20,6 +20,7 @@ _LETTER = re.compile(rf"\(?(?:{_TEXT})? ?\(? ?([A-J]) ?\)? ?\}}?\)? ?(?:[.:)].*)
 _ALL_TEXT = re.compile(rf"{_TEXT}([^{{}}]*)\}}")
 _SCIENTIFIC = re.compile(r"(?<=\d)e([+-]?\d+)\b")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[, ]| )(?=\d{3}\b)")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d*)?")  # 1,234,567, and 12,34,567 as in India
 _UNIT = re.compile(r"(?<=\d)\s+([A-Za-z]{3}[A-Za-z ]*)$")
 
 
@@ -89,7 +90,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    """Equal as text, or as numbers, whose thousands separators, leading $ and closing full stop do not count."""
+    """Equal as text, or as numbers, whose thousands separators, leading $ and closing mark do not count."""
     if answer.strip() == reference.strip():
         return True
     value = _number(answer)
@@ -120,8 +121,11 @@ def _latex(answer: str) -> str:
 
 
 def _number(text: str) -> Decimal | None:
+    digits = text.strip().removeprefix("$").rstrip(".,")
+    if _GROUPED.fullmatch(digits):  # another comma parts the members of a list: 1,5 is not 15
+        digits = digits.replace(",", "")
     try:
-        value = Decimal(text.strip().removeprefix("$").removesuffix(".").replace(",", ""))
+        value = Decimal(digits)
     except InvalidOperation:
         return None
     return value if value.is_finite() else None
