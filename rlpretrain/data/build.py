@@ -87,7 +87,7 @@ def _contamination_index(settings: ShardDataSettings, benchmarks: Path | None) -
 
 def _templates(settings: ShardDataSettings, benchmarks: Path) -> list[str]:
     """How prompts of documents and items are put, by conversions and by sources; the plain prompt is no template."""
-    told = read_manifest(benchmarks).settings["sources"] if (benchmarks / MANIFEST).exists() else []
+    told = read_manifest(benchmarks).settings.get("sources", []) if (benchmarks / MANIFEST).exists() else []
     own = {source.prompt_template for source in settings.sources} | {source["prompt_template"] for source in told}
     return [normalise(template) for template in (*TEMPLATES, *sorted(own - {"{prompt}"}))]
 
@@ -158,7 +158,7 @@ def _refuse_empty_parts(facts: dict[str, Any], settings: ShardDataSettings) -> N
     total = sum(documents.values())
     if total == 0:
         raise UserError(
-            f"the corpus is empty; removed: {facts['too_short_removed']} shorter than two tokens, "
+            f"the corpus is empty; removed: {facts['too_short_removed']} shorter than two tokens or a prompt alone, "
             f"{facts['prompt_too_long_removed']} with too long a prompt, {facts['contaminated_removed']} contaminated, "
             f"{facts['duplicates_removed']} duplicates; mend the sources"
         )

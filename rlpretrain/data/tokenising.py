@@ -80,8 +80,8 @@ class Encoder:
             if len(given) > self._max_tokens - (0 if problem else 1):  # a cut prompt is another problem
                 return Dropped(document.id, document.source, "prompt_too_long")
             tokens = tokens[: self._max_tokens]
-        # A text needs a token to predict and one before it; a problem needs a prompt.
-        if not prompt if problem else len(tokens) < 2:
+        # A text needs a token to predict and one before it; a problem needs a prompt and an answer.
+        if not (prompt and document.answer) if problem else len(tokens) < 2:
             return Dropped(document.id, document.source, "too_short")
         shown = document.prompt if problem else ""
         ids = np.array(tokens, dtype=np.int32)

@@ -58,8 +58,8 @@ def test_a_long_text_is_cut_but_never_a_prompt() -> None:
         assert isinstance(dropped, Dropped) and dropped.reason == "prompt_too_long"
 
 
-@pytest.mark.parametrize("document", [Document(""), Document("", prompt="", answer="4")])
-def test_documents_shorter_than_two_tokens_are_left_out(document: Document) -> None:
+@pytest.mark.parametrize("document", [Document(""), Document("", prompt="", answer="4"), Document("", "2+2=")])
+def test_documents_of_which_nothing_can_be_learnt_are_left_out(document: Document) -> None:
     dropped = encode(document)
     assert isinstance(dropped, Dropped) and dropped.reason == "too_short"
 
