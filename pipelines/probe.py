@@ -20,6 +20,7 @@ from rlpretrain.storage import download_folder
 from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.checkpoints import MODEL_FOLDER
 from rlpretrain.training.precision import cast_parameters, compute_dtype
+from rlpretrain.training.world import join
 
 REPORT_SECONDS = 5.0
 
@@ -36,6 +37,7 @@ def run_probe(model: str, corpus: str, field: str, settings: ProbeSettings, outp
         examples = read_corpus(corpus, tokenizer, settings.documents, field, settings.seed)
         network = load_model(place)
     fit_embeddings(network, tokenizer)
+    join().place(network)
     cast_parameters(network, compute_dtype("auto", network.device))
     keep_freed_memory()
     measured = probe_model(network, tokenizer, examples, settings, _Told())

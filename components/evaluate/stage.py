@@ -18,6 +18,7 @@ from rlpretrain.shared_prefix import can_share_prefixes
 from rlpretrain.training.checkpoints import METRICS_FILE, TIMINGS_FILE, open_checkpoint
 from rlpretrain.training.cost import training_cost
 from rlpretrain.training.precision import cast_parameters, compute_dtype
+from rlpretrain.training.world import join
 
 KIND = "evaluation"
 SETTINGS = EvaluateSettings
@@ -38,6 +39,7 @@ def saved(settings: EvaluateSettings, origin: Origin, output: Path, uri: str) ->
 def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path, rounds: Rounds) -> dict[str, Any]:
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
+    join().place(model)
     cast_parameters(model, compute_dtype(settings.compute_dtype, model.device))
     engine = RoundsEngine(build_engine(settings.engine, settings.vllm, model), rounds, settings.save_every)
     thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have

@@ -13,6 +13,7 @@ from components.frame import run_stage
 from rlpretrain.artifacts import SNAPSHOTS, read_manifest
 from rlpretrain.errors import UserError
 from rlpretrain.storage import list_artifacts
+from rlpretrain.training.world import World
 from tests.components.resuming import end, start
 
 SETTINGS = {
@@ -53,6 +54,15 @@ def test_writes_figures_samples_thoughts_and_curves_the_same_twice(inputs: dict[
     assert (tmp_path / "a" / "training.jsonl").read_text() == '{"step": 1}\n'
     assert (tmp_path / "a" / "training_timings.jsonl").is_file()
     assert first.facts["averages"] == results["averages"]
+
+
+def test_the_model_is_placed_where_this_process_computes(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[object] = []
+    monkeypatch.setattr(World, "place", lambda self, model: placed.append(model))
+    run_stage("evaluate", {**SETTINGS, "limit": 1}, inputs, tmp_path / "out")
+    assert len(placed) == 1
 
 
 def test_runs_without_held_out_text(inputs: dict[str, Path], tmp_path: Path) -> None:
