@@ -6,6 +6,7 @@ from typing import Any
 from components.frame import InputSpec
 from components.training import TRAINING
 from rlpretrain.data.loader import ShardLoader
+from rlpretrain.data.shards import read_shards
 from rlpretrain.rollout.engines import thinking_engine
 from rlpretrain.settings import ReinforceSettings
 from rlpretrain.thoughts import ThoughtFormat
@@ -31,6 +32,8 @@ def run(settings: ReinforceSettings, inputs: dict[str, Path], output: Path, snap
     check_lengths(model, form, thinking)
     engine = thinking_engine(model, form, thinking)
     reward = VerifiedAnswer(tokenizer, settings.answer_pattern, thinking.thought, thinking.max_context)
+    for example in read_shards(inputs["shards"], "train"):  # now, and not after hours
+        reward.check(example)
     trainer = ThinkingTrainer(model, engine, tokenizer, form, reward, thinking, settings.seed)
     tokens = trainer.train(ShardLoader(inputs["shards"], seed=settings.seed), output, "rlvr", snapshots)
     facts = save_checkpoint(model, tokenizer, output, "rlvr", thinking.steps, tokens, thinking.thought)

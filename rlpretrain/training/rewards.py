@@ -211,10 +211,19 @@ class VerifiedAnswer:
         self.answers: dict[str, str] = {}
 
     def positions(self, example: Example, random: np.random.Generator) -> list[Position]:
+        self.check(example)
+        self.answers[example.id] = example.answer
+        return [Position(example.tokens, example.tokens[:0], example.id)]
+
+    def check(self, example: Example) -> None:
+        """UserError when a problem has no answer, or more tokens than a context: cut, it would be another problem."""
         if not example.answer:
             raise UserError(f"document {example.id} has no answer to verify; shard problems with answer_field set")
-        self.answers[example.id] = example.answer
-        return [Position(example.tokens[-self.max_context :], example.tokens[:0], example.id)]
+        if len(example.tokens) > self.max_context:
+            raise UserError(
+                f"problem {example.id} has {len(example.tokens)} tokens, more than thinking.max_context {self.max_context}; "
+                "raise it, or leave such problems out by max_document_tokens of their shards' settings"
+            )
 
     def begin_step(self, model: PreTrainedModel) -> None:
         pass

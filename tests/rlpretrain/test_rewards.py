@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlpretrain.data.shards import Example
+from rlpretrain.errors import UserError
 from rlpretrain.scoring import Position
 from rlpretrain.settings import ThinkingSettings, ThoughtSettings
 from rlpretrain.thoughts import Thoughts
@@ -68,6 +69,14 @@ def test_rlvr_of_a_response_and_of_the_same_one_cut_off(pattern: str, response: 
 def test_rlvr_compares_every_response_with_its_own_problems_answer() -> None:
     responses = [[*ids(f"#### {number}"), EOS] for number in (3, 4, 3, 4)]
     assert verified(GSM, ("3", "4"), responses) == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_rlvr_refuses_a_problem_that_its_context_would_cut() -> None:
+    reward = VerifiedAnswer(TOKENIZER, GSM, ThoughtSettings(), max_context=5)
+    fits, longer = (Example("p", np.array(ids(text)), len(text), "4") for text in ("2+2=?", "2+2+2?"))
+    assert reward.positions(fits, np.random.default_rng(0))[0].context.tolist() == ids("2+2=?")
+    with pytest.raises(UserError, match="problem p has 6 tokens"):
+        reward.positions(longer, np.random.default_rng(0))
 
 
 def test_rpt_reads_the_texts_tokens_and_no_further() -> None:

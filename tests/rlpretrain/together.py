@@ -71,7 +71,7 @@ def thinking_trainer(case: str) -> ThinkingTrainer:
     trained = model(case)
     if case == "rlvr":
         form = ThoughtFormat.response(settings.thought, TOKENIZER)
-        reward: Any = VerifiedAnswer(TOKENIZER, r"([a-p])", settings.thought, 16)
+        reward: Any = VerifiedAnswer(TOKENIZER, r"([a-p])", settings.thought, max_context=20)
     else:
         form = ThoughtFormat.build(settings.thought, TOKENIZER)
         reward = InformationGain(form, settings, TOKENIZER.eos_token_id)
