@@ -111,7 +111,8 @@ def _decide(claim: Claim, models: Mapping[Key, Model], differences: Differences,
     if difference is None:
         what = {"pretrained": "after pretraining", "sft": "after SFT", "rlvr": "after SFT and RLVR"}[claim.stage]
         names = f"{ARM_NAMES[claim.first]} and {ARM_NAMES[claim.second]}"
-        return Decision("not tested", f"{names} were not both evaluated {what}")
+        several = any(len(model.sources) > 1 for model in models.values())
+        return Decision("not tested", f"{names} were not both evaluated {what}{' in every run' if several else ''}")
     if claim.kind == "gain rises":
         return _gain_rises(claim, models, difference)
     return _average(claim, models, difference, profile)

@@ -5,6 +5,7 @@ runs, a question's score is its mean over the runs that asked it: the same quest
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ class Evaluation:
     thoughts: list[dict[str, Any]]
     manifest: Manifest
     label: str
+
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """What says where the gains were measured: the text, the seed and the numbers that positions were drawn by."""
+        drawn = self.manifest.settings.get("held_out") or {}
+        numbers = (drawn.get("documents"), drawn.get("positions"), len(self.gains))
+        return self.manifest.inputs.get("held_out"), self.manifest.seed, *numbers
 
 
 @dataclass(frozen=True)
@@ -132,8 +140,13 @@ def pool(runs: Sequence[Mapping[Key, Evaluation]]) -> dict[Key, Pooled]:
         for key in keys[1:]:
             check_alike(run[keys[0]], run[key], f"run {number}: {' '.join(keys[0])} and {' '.join(key)}")
     for number, run in enumerate(runs[1:], 2):
-        if run[keys[0]].groups != runs[0][keys[0]].groups:
+        one, other = runs[0][keys[0]], run[keys[0]]
+        if (other.groups, other.weights) != (one.groups, one.weights):
             raise UserError(f"run {number} was evaluated on other benchmarks than run 1; compare runs of one suite")
+        _check_sampling(one, other, f"run 1 and run {number}")
+        for lacking, having in ((number, 1), (1, number)):
+            for arm, stage in sorted(runs[having - 1].keys() - runs[lacking - 1].keys()):
+                print(f"left out: {arm} {stage} of run {having}, which run {lacking} lacks", file=sys.stderr)
     return {key: Pooled(tuple(run[key] for run in runs)) for key in keys}
 
 
@@ -146,10 +159,19 @@ def check_alike(first: Evaluation, second: Evaluation, where: str) -> None:
             raise UserError(
                 f"{where} answered different questions of '{name}'; evaluate every model on one shards artifact"
             )
+    _check_sampling(first, second, where)
+
+
+def _check_sampling(first: Evaluation, second: Evaluation, where: str) -> None:
+    """UserError when two evaluations drew their answers in unlike ways."""
     if first.repeats != second.repeats:
         raise UserError(
             f"{where} were sampled {first.repeats} and {second.repeats} times a question; use one 'repeats'"
         )
+    for name in ("temperature", "max_new_tokens"):
+        one, other = (evaluation.manifest.settings.get(name) for evaluation in (first, second))
+        if one != other:
+            raise UserError(f"{where} were sampled with {name} {one} and {other}; evaluate every model with one")
 
 
 def _by_question(folder: Path, name: str, scores: list[float]) -> dict[str, float]:

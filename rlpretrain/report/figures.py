@@ -127,7 +127,8 @@ def _gain(pooled: Pooled, bootstrap: Bootstrap) -> GainFigure | None:
 def _gain_slices(pooled: Pooled, base: Pooled, bootstrap: Bootstrap) -> list[GainSlice]:
     """Gain by kind of token, and by how open the place is to the base model, so that all arms share the thirds."""
     kinds = [kind for part in pooled.parts for kind in part.kinds]
-    entropies = [entropy for part in base.parts for entropy in part.entropies]
+    same = [part.places for part in base.parts] == [part.places for part in pooled.parts]
+    entropies = [entropy for part in base.parts for entropy in part.entropies] if same else []
     found = gain_slices("kind", pooled.gains, kinds, KINDS, bootstrap)
     if len(entropies) == len(pooled.gains) and entropies:
         edges = np.quantile(entropies, [1 / 3, 2 / 3])
@@ -142,11 +143,10 @@ def _gain_slices(pooled: Pooled, base: Pooled, bootstrap: Bootstrap) -> list[Gai
 
 
 def _gain_difference(ours: Pooled, theirs: Pooled, bootstrap: Bootstrap) -> tuple[Figure | None, bool]:
-    """Paired by held-out position when every run measured both models at equally many, which are then the same ones."""
-    lengths = [(len(a.gains), len(b.gains)) for a, b in zip(ours.parts, theirs.parts, strict=True)]
-    if not all(a and b for a, b in lengths):
+    """Paired by held-out position when every run measured both models at the same ones."""
+    if not all(part.gains for pooled in (ours, theirs) for part in pooled.parts):
         return None, False
-    paired = all(a == b for a, b in lengths)
+    paired = [part.places for part in ours.parts] == [part.places for part in theirs.parts]
     a, b = ({"gain": pooled.gains} for pooled in (ours, theirs))
     return rounded_figure(bootstrap.difference(a, b) if paired else bootstrap.unpaired_difference(a, b)), paired
 

@@ -68,10 +68,12 @@ def write_evaluation(
     thoughts: Iterable[dict[str, Any]] | None = None,
     steps: int = 30,
     notes: Mapping[int, Mapping[str, Any]] = {},
+    settings: Mapping[str, Any] = {},
+    held_out: str = "c" * 64,
 ) -> Path:
     """One finished evaluation artifact; questions hang on ``question_seed`` alone, so that arms can be paired.
 
-    ``notes`` are what lines of the training's metrics say besides, by step.
+    ``notes`` are what lines of the training's metrics say besides, by step; ``held_out`` is the digest of that text.
     """
     folder.mkdir(parents=True)
     skill = SKILL[arm, stage] if skill is None else skill
@@ -125,8 +127,8 @@ def write_evaluation(
     write_manifest(
         folder,
         kind="evaluation",
-        settings={},
-        inputs={"checkpoint": f"{own.getrandbits(256):064x}", "benchmarks": "b" * 64, "held_out": "c" * 64},
+        settings=settings,
+        inputs={"checkpoint": f"{own.getrandbits(256):064x}", "benchmarks": "b" * 64, "held_out": held_out},
         seed=seed,
         facts={"averages": results["averages"]},
         volatile=("training_timings.jsonl",),

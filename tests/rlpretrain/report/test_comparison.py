@@ -100,9 +100,12 @@ def test_runs_on_other_questions_are_more_questions(run_of, tmp_path):
     assert results.models[0].averages["overall"].estimate == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_one_run_lacks_is_left_out(run_of, tmp_path):
+def test_what_one_run_lacks_is_left_out(run_of, tmp_path, capsys):
     runs = [run_of("a", keys=PRETRAINED), run_of("b", keys=PRETRAINED[:2], seed=1)]
-    assert [model.arm for model in compare(runs, tmp_path / "out").models] == ["base", "cpt"]
+    results = compare(runs, tmp_path / "out")
+    assert [model.arm for model in results.models] == ["base", "cpt"]
+    assert capsys.readouterr().err == "left out: rlp pretrained of run 1, which run 2 lacks\n"
+    assert results.claims[1].detail == "RLP and base were not both evaluated after pretraining in every run"
 
 
 def test_questions_are_paired_by_what_they_are(evaluation):
@@ -113,13 +116,19 @@ def test_questions_are_paired_by_what_they_are(evaluation):
     assert list(read_evaluation(folder).scores["sums"]) == ["sums-0-0/1", "sums-0-0/2", "sums-0-2/1"]
 
 
-def test_gains_at_unlike_positions_are_not_paired(evaluation, tmp_path):
+@pytest.mark.parametrize(
+    "unlike", [{"positions": 60}, {"seed": 1}, {"held_out": "d" * 64}, {"settings": {"held_out": {"positions": 2}}}]
+)
+def test_gains_at_unlike_positions_are_not_paired(evaluation, tmp_path, unlike):
     run = {
         ("base", "pretrained"): evaluation("base", arm="base", positions=64),
-        ("rlp", "pretrained"): evaluation("rlp", positions=60),
+        ("rlp", "pretrained"): evaluation("rlp", **{"positions": 64, **unlike}),
     }
     results = compare([run], tmp_path / "out")
     assert not results.differences[0].gain_paired and "not paired" in results.claims[0].detail
+    assert {part.by for part in results.models[1].gain_slices} == {"kind"}, (
+        "the base model's entropies are of other places"
+    )
 
 
 def test_mistakes_give_one_clear_line(evaluation, run_of, tmp_path):
@@ -127,13 +136,17 @@ def test_mistakes_give_one_clear_line(evaluation, run_of, tmp_path):
     other = {**lone, ("base", "pretrained"): evaluation("other", arm="base", question_seed=5)}
     suite = {**lone, ("base", "pretrained"): evaluation("suite", arm="base", groups={"sums": "math"})}
     often = {**lone, ("base", "pretrained"): evaluation("often", arm="base", repeats=2)}
+    long = {**lone, ("base", "pretrained"): evaluation("long", arm="base", settings={"max_new_tokens": 9})}
     runs = [run_of("a", keys=PRETRAINED), run_of("b", keys=PRETRAINED, groups={"sums": "math"})]
+    unlike = [runs[0], run_of("c", keys=PRETRAINED, repeats=8)]
     for mistaken, message in (
         ([lone], "at least two evaluations"),
         ([other], "different questions of 'sums'"),
         ([suite], "different benchmarks"),
         ([often], "use one 'repeats'"),
+        ([long], "sampled with max_new_tokens 9 and None"),
         (runs, "compare runs of one suite"),
+        (unlike, "run 1 and run 2 were sampled 4 and 8 times"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             compare_runs(mistaken, SETTINGS, tmp_path / "out")
