@@ -1,6 +1,7 @@
 """The ablations: what changing one setting of RLP does, beside what the paper found; results.json and a page."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class Ablations(Part):
 def compare_points(base: Path, evaluations: Sequence[Path], settings: AblateSettings, output: Path) -> dict[str, Any]:
     """Write the comparison of the points' evaluations to ``output``; returns the facts for the manifest.
 
-    Raises UserError when a point's evaluation is missing or cannot be paired with the base model's.
+    Raises UserError when a point's evaluation is missing, there twice, nobody's or cannot be paired with the base model's.
     """
     from rlpretrain.report.ablations_page import ablations_page
 
@@ -95,6 +96,12 @@ def compare_points(base: Path, evaluations: Sequence[Path], settings: AblateSett
 def collect(base: Evaluation, evaluations: Sequence[Evaluation], settings: AblateSettings) -> Ablations:
     """All figures of the page."""
     by_label = {evaluation.label: evaluation for evaluation in evaluations}
+    counts = Counter(evaluation.label for evaluation in evaluations)
+    named = {DEFAULT}.union(*(sweep.points for sweep in settings.sweeps))
+    for label, count in counts.items():
+        if count > 1 or label not in named:
+            wrong = f"{count} evaluations are" if count > 1 else "no ablation has a point for the evaluation that is"
+            raise UserError(f"points: {wrong} labelled '{label}'; give one evaluation a point")
     for label, evaluation in by_label.items():
         check_alike(base, evaluation, f"the base model and point '{label}'")
     same_questions = Pooled((base,)).same_questions

@@ -18,10 +18,11 @@ RULES = {
     "beats": "Holds when the {confidence} interval of the difference, paired by question, lies above zero.",
     "not behind": "Fails when the {confidence} interval of the difference, paired by question, lies wholly below zero. "
     "Holding means that no deficit could be shown; it does not show that RLP is ahead.",
-    "best at": "Fails when the {confidence} interval of another value's lead, paired by question, lies above zero.",
+    "best at": "Fails when the {confidence} interval of another value's lead, paired by question, lies above zero. "
+    "Holding means that no other value could be shown to be better; it does not show that this one is.",
     "rises": "Holds when the {confidence} interval of the largest value minus the smallest, paired by question, lies above zero.",
     "levels off": "Fails when the {confidence} interval of the largest value minus the second largest, paired by question, lies "
-    "above zero.",
+    "above zero. Holding means that no rise could be shown.",
     "least below base": "Holds when the {confidence} interval of the smallest value minus the base model, paired by question, "
     "lies below zero.",
     "all beat base": "Holds when the {confidence} interval of every value minus the base model, paired by question, lies above "
@@ -30,7 +31,7 @@ RULES = {
 }
 ROWS_RULE = (
     "Fails when the {confidence} interval of a benchmark's difference, paired by question, lies wholly on the other side of zero "
-    "than the paper's."
+    "than the paper's. Holding means that none contradicts the paper; it does not confirm them."
 )
 _ABLATIONS = "decided by a run of the ablations, not by this one"
 
@@ -169,7 +170,7 @@ def _rows(table: PaperTable, differences: Differences, confidence: float, profil
     return ClaimResult(
         name=f"rows-{table.profile}",
         section=f"{table.source}, row by row",
-        statement="On every benchmark RLP stands to the other arms as in the paper",
+        statement="On no benchmark does RLP stand to another arm against what the paper has",
         rule=_worded(ROWS_RULE, confidence),
         verdict=decision.verdict,
         unit="points",

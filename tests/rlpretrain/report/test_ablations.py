@@ -1,6 +1,7 @@
 """The ablations' figures and rules, on evaluations whose skills were chosen; and their page in a browser."""
 
 import json
+import shutil
 
 import pytest
 
@@ -75,6 +76,22 @@ def test_best_at_needs_the_value_that_it_speaks_of(point, tmp_path):
     kept = {claim.name: claim for claim in found}
     assert kept["kl-best"].verdict == "holds" and "0.1 beta against 0" in kept["kl-best"].detail
     assert kept["rollouts-best"].verdict == "not tested"
+
+
+def test_no_value_is_called_the_best_where_all_are_alike(point, tmp_path):
+    sweeps = {"sweeps": ({"name": "ema_decay", "default": 0.999, "points": {"ema": 0.9}},)}
+    settings = SETTINGS.model_copy(update={"sweeps": AblateSettings(**sweeps).sweeps})
+    found = compared(point, tmp_path, {"default": 0.5, "ema": 0.5}, settings)
+    (claim,) = [claim for claim in found.claims if claim.name == "ema-best"]
+    assert "is best" not in claim.statement and "does not show that this one is" in claim.rule
+
+
+def test_no_point_is_lost_for_its_label(point, evaluation, tmp_path):
+    points = [point(label, skill) for label, skill in LIKE_THE_PAPER.items()]
+    twice = shutil.copytree(points[0], tmp_path / "twice")
+    for more, said in ((twice, "2 evaluations are labelled 'default'"), (evaluation("x"), "is labelled ''")):
+        with pytest.raises(UserError, match=said):
+            compare_points(point(f"base{said[0]}", 0.3), [*points, more], SETTINGS, tmp_path / "out")
 
 
 def test_a_missing_point_is_named(point, tmp_path):
