@@ -13,7 +13,7 @@ def pass_at_1(graded: Sequence[Sequence[bool]]) -> dict[str, Any]:
     """Figures of one benchmark from k graded samples of each question.
 
     accuracy is pass@1[k], the mean over questions of the mean over k; stderr is over questions; run_spread is the
-    standard deviation of the k runs' accuracies.
+    standard deviation of the k runs' accuracies, which a single run does not tell.
     """
     if not graded or not graded[0]:
         raise ValueError("pass@1[k] needs at least one question with one sample")
@@ -25,7 +25,7 @@ def pass_at_1(graded: Sequence[Sequence[bool]]) -> dict[str, Any]:
         "accuracy": rounded(fmean(per_question)),
         "stderr": rounded(stdev(per_question) / math.sqrt(count)) if count > 1 else 0.0,
         "run_accuracies": [rounded(run) for run in runs],
-        "run_spread": rounded(stdev(runs)) if len(runs) > 1 else 0.0,
+        "run_spread": rounded(stdev(runs)) if len(runs) > 1 else None,
         "per_question": [rounded(value) for value in per_question],
     }
 

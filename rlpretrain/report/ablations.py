@@ -13,7 +13,7 @@ from rlpretrain.report.claims import Decision, result
 from rlpretrain.report.evaluations import Evaluation, Pooled, check_alike, read_evaluation
 from rlpretrain.report.figures import rounded_figure
 from rlpretrain.report.ledger import Claim, Value, load_ledger
-from rlpretrain.report.results import RESULTS_FILE, ClaimResult, Figure, Part
+from rlpretrain.report.results import RESULTS_FILE, ClaimResult, Figure, Part, k_in_words
 from rlpretrain.report.statistics import Bootstrap
 from rlpretrain.report.words import OVERALL, percent, points
 from rlpretrain.settings import AblateSettings, SweepSettings
@@ -71,11 +71,19 @@ class Ablations(Part):
     profile: str
     confidence: float
     bootstrap_samples: int
-    repeats: int = Field(description="k of pass@1[k]")
+    repeats: int = Field(description="k of pass@1[k], where the suite does not say another")
+    samples: list[int] = Field(
+        default=[], description="every k of pass@1[k] of the suite; empty where the file is older"
+    )
     base: Figure = Field(description="the base model's average accuracy")
     base_gain: Figure | None
     claims: list[ClaimResult]
     sweeps: list[Sweep]
+
+    @property
+    def k(self) -> str:
+        """k of pass@1[k] in words."""
+        return k_in_words(self.samples, self.repeats)
 
 
 def compare_points(base: Path, evaluations: Sequence[Path], settings: AblateSettings, output: Path) -> dict[str, Any]:
@@ -120,6 +128,7 @@ def collect(base: Evaluation, evaluations: Sequence[Evaluation], settings: Ablat
         confidence=settings.confidence,
         bootstrap_samples=settings.bootstrap_samples,
         repeats=base.repeats,
+        samples=sorted(set(base.samples.values())),
         base=rounded_figure(bootstrap.average(_scores(base), _weights(base))),
         base_gain=_gain(base, bootstrap),
         claims=claims,
@@ -269,7 +278,7 @@ def ablation_lines(results: dict[str, Any]) -> list[str]:
     for claim in found.claims:
         if claim.verdict != "not tested":
             lines += [f"{claim.verdict.upper():>10}  {claim.statement}", f"{'':>10}  {claim.detail}"]
-    lines += ["", f"Average accuracy in percent, pass@1[{found.repeats}]; base {percent(found.base)}:"]
+    lines += ["", f"Average accuracy in percent, pass@1[{found.k}]; base {percent(found.base)}:"]
     for sweep in found.sweeps:
         lines.append(f"  {sweep.title}")
         for point in sweep.points:

@@ -62,6 +62,7 @@ def collect(pooled: Mapping[Key, Pooled], settings: CompareSettings) -> Results:
         confidence=settings.confidence,
         bootstrap_samples=settings.bootstrap_samples,
         repeats=parts[0].repeats,
+        samples=sorted(set(parts[0].samples.values())),
         benchmarks=parts[0].groups,
         claims=judge(models, differences, settings.confidence, settings.profile),
         models=models,
@@ -93,7 +94,7 @@ def summary_lines(results: dict[str, Any]) -> list[str]:
         f"Of the paper's other claims {', '.join(f'{count} {_counted(v, count)}' for v, count in counts.items())}.",
     ]
     scale = f"{100 * parsed.confidence:g}% interval over questions"
-    lines += ["", f"Average accuracy in percent, pass@1[{parsed.repeats}], [{scale}]:"]
+    lines += ["", f"Average accuracy in percent, pass@1[{parsed.k}], [{scale}]:"]
     stages = [stage for stage in STAGES if any(model.stage == stage for model in parsed.models)]
     lines.append(f"{'':>10}  " + "".join(f"{STAGE_NAMES[stage]:<22}" for stage in stages).rstrip())
     cells = {(model.arm, model.stage): percent(model.averages[OVERALL]) for model in parsed.models}

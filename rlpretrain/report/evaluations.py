@@ -30,8 +30,9 @@ class Evaluation:
     weights: dict[str, dict[str, float]]  # average -> benchmark -> weight
     scores: dict[str, dict[str, float]]  # benchmark -> question id -> mean over samples
     repeats: int
+    samples: dict[str, int]  # benchmark -> answers a question, k of its pass@1[k]
     no_answer: dict[str, float]  # benchmark -> share of samples
-    run_spread: dict[str, float]  # benchmark -> standard deviation of the k runs' accuracies
+    run_spread: dict[str, float | None]  # benchmark -> standard deviation of the k runs' accuracies, where k is not 1
     gains: list[float]  # nats, a held-out position each; empty when not measured
     gain_summary: dict[str, float]  # the GAIN_FIGURES there are
     kinds: list[str]  # of the held-out positions' next tokens
@@ -108,6 +109,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             weights=results["weights"],
             scores={name: _by_question(folder, name, row["per_question"]) for name, row in benchmarks.items()},
             repeats=results["repeats"],
+            samples={name: len(row["run_accuracies"]) for name, row in benchmarks.items()},
             no_answer={name: row["no_answer"] for name, row in benchmarks.items()},
             run_spread={name: row["run_spread"] for name, row in benchmarks.items()},
             gains=gain.get("per_position", []),
@@ -164,10 +166,11 @@ def check_alike(first: Evaluation, second: Evaluation, where: str) -> None:
 
 def _check_sampling(first: Evaluation, second: Evaluation, where: str) -> None:
     """UserError when two evaluations drew their answers in unlike ways."""
-    if first.repeats != second.repeats:
-        raise UserError(
-            f"{where} were sampled {first.repeats} and {second.repeats} times a question; use one 'repeats'"
-        )
+    for name, count in first.samples.items():
+        if count != second.samples[name]:
+            raise UserError(
+                f"{where} were sampled {count} and {second.samples[name]} times a question of '{name}'; use one 'repeats'"
+            )
     for name in ("temperature", "max_new_tokens"):
         one, other = (evaluation.manifest.settings.get(name) for evaluation in (first, second))
         if one != other:

@@ -66,7 +66,7 @@ def note(results: Results) -> str:
         else "One run (one seed): the intervals tell of the questions, not of other seeds"
     )
     return (
-        f"Accuracy is pass@1[{results.repeats}]: the mean over questions of the mean over {results.repeats} sampled answers. "
+        f"Accuracy is pass@1[{results.k}]: the mean over questions of the mean over {results.k} sampled answers. "
         f"Brackets hold {100 * results.confidence:g}% intervals: paired bootstrap over questions, drawn within each benchmark, "
         f"{results.bootstrap_samples:,} resamples. {runs}."
     )

@@ -3,6 +3,7 @@
 Accuracies are fractions of 1, gains and log-probabilities nats; intervals have the file's ``confidence``.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,12 @@ class Figure(Part):
     estimate: float
     low: float
     high: float
+
+
+def k_in_words(samples: Sequence[int], repeats: int) -> str:
+    """k of pass@1[k], where a suite asks benchmarks unlike often: 1, 4 or 8."""
+    *others, last = (f"{k}" for k in samples or [repeats])
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class BenchmarkFigure(Figure):
@@ -196,7 +203,10 @@ class Results(Part):
     runs: int
     confidence: float
     bootstrap_samples: int
-    repeats: int = Field(description="k of pass@1[k]")
+    repeats: int = Field(description="k of pass@1[k], where the suite does not say another")
+    samples: list[int] = Field(
+        default=[], description="every k of pass@1[k] of the suite; empty where the file is older"
+    )
     benchmarks: dict[str, str] = Field(description="name to group")
     claims: list[ClaimResult]
     models: list[Model]
@@ -207,6 +217,11 @@ class Results(Part):
         description="after pretraining, in the first run, evenly spaced over the positions measured"
     )
     data: list[ShardsReport] = Field(description="of the first run")
+
+    @property
+    def k(self) -> str:
+        """k of pass@1[k] in words."""
+        return k_in_words(self.samples, self.repeats)
 
 
 def parse_results(values: Any) -> Results:

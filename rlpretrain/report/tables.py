@@ -116,7 +116,11 @@ def sampling_table(results: Results) -> Table:
             [
                 *_model_cells(model),
                 *(
-                    Cell(f"±{_share(row.run_spread)}", row.run_spread or 0, f"{_share(row.no_answer)}% no answer")
+                    Cell(
+                        "" if row.run_spread is None else f"±{_share(row.run_spread)}",
+                        row.run_spread or 0,
+                        f"{_share(row.no_answer)}% no answer",
+                    )
                     for row in model.accuracy.values()
                 ),
             ]

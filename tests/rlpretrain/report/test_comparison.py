@@ -82,6 +82,7 @@ def test_a_benchmark_that_is_asked_in_two_ways_is_not_two(evaluation, tmp_path):
         folder = evaluation(arm, arm=arm, groups={"greedy": "math", "sampled": "science"})
         results = json.loads((folder / "results.json").read_text())
         results["benchmarks"]["sampled"] = {**results["benchmarks"]["greedy"], "group": "science"}
+        results["benchmarks"]["greedy"] |= {"run_accuracies": [0.5], "run_spread": None}
         (folder / "results.json").write_text(json.dumps(results))
         (folder / "samples" / "sampled.jsonl").write_bytes((folder / "samples" / "greedy.jsonl").read_bytes())
         run[arm, "pretrained"] = folder
@@ -89,6 +90,10 @@ def test_a_benchmark_that_is_asked_in_two_ways_is_not_two(evaluation, tmp_path):
     for figures in (*results.models, *results.differences):
         overall, greedy = figures.averages["overall"], figures.accuracy["greedy"]
         assert (overall.low, overall.high) == pytest.approx((greedy.low, greedy.high), abs=2e-6)
+    assert results.models[0].accuracy["greedy"].run_spread is None
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "pass@1[1 or 4]: the mean over questions of the mean over 1 or 4 sampled answers" in report
+    assert "pass@1[1 or 4]" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_runs_on_other_questions_are_more_questions(run_of, tmp_path):
