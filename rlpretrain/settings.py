@@ -168,7 +168,9 @@ class ShardDataSettings(Settings):
         description="share of documents held out, chosen by the hash of the prompt, or of the document without one",
     )
     shard_tokens: int = Field(2**20, ge=1, description="target tokens a shard")
-    max_document_tokens: int | None = Field(None, ge=2, description="longer documents are cut to this many tokens")
+    max_document_tokens: int | None = Field(
+        None, ge=2, description="longer documents are cut to this many tokens, and counted"
+    )
     decontamination_ngram: int = Field(
         13, ge=1, description="length, in words, of an n-gram shared with an evaluation item that removes a document"
     )
@@ -293,7 +295,9 @@ class LikelihoodSettings(Settings):
 
     steps: int = Field(ge=0)
     batch_documents: int = Field(32, ge=1, description="documents a step")
-    sequence_length: int = Field(2048, ge=2, description="tokens of a document; longer ones are cut")
+    sequence_length: int = Field(
+        2048, ge=2, description="tokens of a document; longer ones are cut, which metric data/cut counts"
+    )
     micro_batch: int = Field(64, ge=1, description="documents a forward pass; changes memory, not results")
     compute_dtype: ComputeDtype = Field("auto", description=_COMPUTE)
     activation_checkpointing: bool = Field(False, description=_CHECKPOINTING)

@@ -100,11 +100,13 @@ def _write(
     writers = {split: ShardWriter(output, split, settings.shard_tokens) for split in splits}
     sources: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
+    cut = 0
     try:
         for result in encode_all(_checked(documents, settings), encoder, settings.workers):
             if isinstance(result, Example):
                 writers[_split(result, settings)].add(result)
                 sources[result.source] += 1
+                cut += result.cut
                 continue
             if settings.purpose == "evaluation":
                 raise UserError(_unusable(result, settings))
@@ -120,6 +122,7 @@ def _write(
         "tokens": {split: writer.tokens for split, writer in writers.items()},
         "shards": {split: writer.shards for split, writer in writers.items()},
         "sources": dict(sorted(sources.items())),
+        "cut": cut,
         "contaminated_removed": dropped["contaminated"],
         "too_short_removed": dropped["too_short"],
         "prompt_too_long_removed": dropped["prompt_too_long"],

@@ -17,6 +17,7 @@ def shard_facts(shards: Path) -> dict[str, Any]:
     report = json.loads((shards / REPORT_FILE).read_text(encoding="utf-8"))
     return {
         **{name: facts[name] for name in _COUNTED},
+        "cut": facts.get("cut", 0),  # which older shards do not tell
         "removed": {name.removesuffix("_removed"): facts[name] for name in _REMOVED},
         "ngram": report["ngram"],
         "contaminated_by_benchmark": {name: row["documents_removed"] for name, row in report["benchmarks"].items()},

@@ -36,6 +36,7 @@ class Example:
     source: str = ""
     prompt: str = ""
     side: int = 0  # chooses the split; not written
+    cut: bool = False  # whether its text goes on; not written
 
 
 class ShardWriter:

@@ -76,16 +76,18 @@ class Encoder:
         problem = not document.text
         given = [*self._opening, *prompt]
         tokens = given if problem else [*given, *text, *self._closing]
+        cut = False
         if self._max_tokens is not None:
             if len(given) > self._max_tokens - (0 if problem else 1):  # a cut prompt is another problem
                 return Dropped(document.id, document.source, "prompt_too_long")
+            cut = len(tokens) > self._max_tokens
             tokens = tokens[: self._max_tokens]
         # A text needs a token to predict and one before it; a problem needs a prompt and an answer.
         if not (prompt and document.answer) if problem else len(tokens) < 2:
             return Dropped(document.id, document.source, "too_short")
         shown = document.prompt if problem else ""
         ids = np.array(tokens, dtype=np.int32)
-        return Example(document.id, ids, len(given), document.answer, document.source, shown, document.side)
+        return Example(document.id, ids, len(given), document.answer, document.source, shown, document.side, cut)
 
 
 def encode_all(documents: Iterable[Document], encode: Encoder, workers: int) -> Iterator[Example | Dropped]:

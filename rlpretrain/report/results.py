@@ -167,6 +167,7 @@ class ShardsReport(Part):
     documents: dict[str, int] = Field(description="by split")
     tokens: dict[str, int] = Field(description="by split")
     text_sources: dict[str, int] = Field(description="documents by source")
+    cut: int = Field(default=0, description="documents cut to max_document_tokens; 0 also where the shards are older")
     removed: dict[str, int] = Field(description="documents by reason")
     ngram: int | None = Field(description="words in a row shared with a benchmark that make a document contaminated")
     contaminated_by_benchmark: dict[str, int]

@@ -221,12 +221,15 @@ def data_table(results: Results) -> Table:
                     Cell(f"{row.removed[name]:,}", row.removed[name], found if name == "contaminated" else "")
                     for name in reasons
                 ),
+                Cell(f"{row.cut:,}", row.cut),
                 Cell("" if row.ngram is None else str(row.ngram), row.ngram or 0),
                 Cell(", ".join(f"{name} ({count:,})" for name, count in row.text_sources.items()), tone="wrap"),
             ]
         )
     columns = ["read for", *(split.replace("_", "-") for split in splits), *map(column_name, reasons)]
-    return Table("data", "Text read and removed", [*columns, "n-gram (words)", "sources (documents)"], rows, words=1)
+    return Table(
+        "data", "Text read and removed", [*columns, "cut short", "n-gram (words)", "sources (documents)"], rows, words=1
+    )
 
 
 def provenance_table(results: Results) -> Table:

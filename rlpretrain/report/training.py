@@ -96,7 +96,7 @@ def shards_read(pooled: Mapping[Key, Pooled]) -> list[ShardsReport]:
 
 
 def _shards(role: str, facts: Mapping[str, Any]) -> ShardsReport:
-    values = {**facts, "text_sources": facts["sources"]}
+    values = {"cut": 0, **facts, "text_sources": facts["sources"]}
     return ShardsReport(role=role, **{name: values[name] for name in ShardsReport.model_fields if name != "role"})
 
 

@@ -3,6 +3,7 @@
 Documents are packed into one sequence and never attend across each other. Shapes: N documents, R their tokens.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +37,7 @@ class Segment:
 
     tokens: np.ndarray
     learned: np.ndarray  # bool
+    left: int = 0  # tokens of the document that were cut off
 
     @classmethod
     def of(cls, example: Example) -> "Segment":
@@ -45,7 +47,7 @@ class Segment:
 
     def cut(self, tokens: int) -> "Segment":
         """The first ``tokens`` tokens."""
-        return Segment(self.tokens[:tokens], self.learned[:tokens])
+        return Segment(self.tokens[:tokens], self.learned[:tokens], max(0, len(self.tokens) - tokens))
 
 
 def total_nll(model: PreTrainedModel, segments: Sequence[Segment]) -> Tensor:
@@ -106,6 +108,7 @@ def _train(
     optimization = Optimization(model, settings.optimizer, settings.steps)
     with Steps(model, optimization, examples, output, label, snapshots=snapshots, phase=phase, world=world) as steps:
         precision.refresh()
+        told = False
         for step in steps:
             with steps.span("data"):
                 batch = list(islice(examples, settings.batch_documents))
@@ -120,8 +123,18 @@ def _train(
                 metrics = steps.update({"loss": loss}, [example.id for example in batch])
                 precision.refresh()
             steps.tokens += count
-            read = int(world.sums({"": sum(len(segment.tokens) for segment in segments)})[""])
-            values = {"data/tokens": steps.tokens, "data/read": read}
+            read = {
+                "data/read": sum(len(segment.tokens) for segment in segments),
+                "data/cut": sum(segment.left for segment in segments),
+            }
+            values = {"data/tokens": steps.tokens, **{name: int(n) for name, n in world.sums(read).items()}}
+            if values["data/cut"] and not told and world.rank == 0:
+                print(
+                    f"{label}: documents are longer than sequence_length {settings.sequence_length} and are cut; data/cut in "
+                    "the metrics counts the tokens that are not learned",
+                    file=sys.stderr,
+                )
+            told = told or values["data/cut"] > 0
             steps.end(values if metrics is None else {"loss/nll": loss, **values, **metrics}, skipped=metrics is None)
     model.eval()
     return steps.tokens

@@ -1,5 +1,6 @@
 """The likelihood trainer: packing changes nothing, prompts are not learned, the warm-up teaches the template alone."""
 
+import json
 import math
 from itertools import cycle, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from rlpretrain.settings import (
 from rlpretrain.thoughts import ThoughtFormat
 from rlpretrain.tokenizer import load_tokenizer
 from rlpretrain.training.likelihood import Segment, accumulate, total_nll, train_likelihood, warm_up_format
-from rlpretrain.training.loop import Optimization
+from rlpretrain.training.loop import METRICS_FILE, Optimization
 from rlpretrain.training.precision import MixedPrecision
 
 TOKENIZER = load_tokenizer("builtin:characters")
@@ -67,6 +68,17 @@ def test_a_long_document_is_cut() -> None:
     segment = Segment.of(example(list(range(10, 40)), prompt_length=3)).cut(8)
     assert segment.tokens.tolist() == list(range(10, 18))
     assert segment.learned.tolist() == [False] * 3 + [True] * 5
+
+
+def test_what_a_long_document_loses_is_counted_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = cycle([example([5, 6, 7, 1]), example([8, 9, 1]), example([8, 9, 10, 11, 12, 13, 1]), example([7, 1])])
+    settings = LikelihoodSettings(steps=4, batch_documents=2, sequence_length=5, compute_dtype="float32")
+    train_likelihood(model(), corpus, settings, tmp_path, "test")
+    lines = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert [(line["data/read"], line["data/cut"]) for line in lines] == [(7, 0), (7, 2)] * 2
+    assert capsys.readouterr().err.count("documents are longer than sequence_length 5") == 1
 
 
 def test_training_lowers_the_loss_and_counts_tokens(tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ def test_duplicates_and_short_documents_are_removed_and_counted(tmp_path: Path) 
     assert facts["too_short_removed"] == 1
 
 
+def test_cut_documents_are_counted(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "abc"}, {"text": "abcd"}, {"text": "abcde"}])
+    _, facts = build(tmp_path / "out", make_settings(rows, max_document_tokens=5))
+    assert (facts["cut"], facts["tokens"]["train"]) == (1, 4 + 5 + 5), "an end-of-text token each"
+
+
 def test_a_benchmark_keeps_its_size(tmp_path: Path) -> None:
     """An item that stands twice in a published set is asked twice."""
     rows = [{"prompt": "sum+1+2=", "answer": "3"}] * 2
