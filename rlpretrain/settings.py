@@ -159,7 +159,8 @@ class ShardDataSettings(Settings):
     documents: int | None = Field(
         None,
         ge=1,
-        description="documents in the blend before deduplication; default: all that the smallest source allows",
+        description="documents in the blend before deduplication; default: all that the smallest source allows, and for an "
+        "evaluation every source whole",
     )
     held_out_fraction: float = Field(
         0.0,

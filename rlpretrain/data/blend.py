@@ -1,4 +1,4 @@
-"""One stream of documents out of several sources: weighted, normalised, exact duplicates removed, in constant memory."""
+"""One stream of documents out of several sources: weighted or in turn, exact duplicates removed, in constant memory."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -44,6 +44,20 @@ class Blend:
         total = sum(weight for _, weight in self.sources.values())
         below = [name for name, (_, weight) in self.sources.items() if self.taken[name] * total < weight * turn]
         return min(below, key=lambda name: (self.taken[name] + 1) / self.sources[name][1])
+
+
+class InTurn:
+    """Every source to its end, one after another: a benchmark is asked whole, whatever the size of the others."""
+
+    def __init__(self, sources: dict[str, Iterator[Document]]) -> None:
+        self.sources = sources
+        self.taken = dict.fromkeys(sources, 0)
+
+    def __iter__(self) -> Iterator[Document]:
+        for name, documents in self.sources.items():
+            for document in documents:
+                self.taken[name] += 1
+                yield document
 
 
 class Deduplicated:

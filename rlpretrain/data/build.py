@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlpretrain.artifacts import MANIFEST, read_manifest
-from rlpretrain.data.blend import Blend, Deduplicated
+from rlpretrain.data.blend import Blend, Deduplicated, InTurn
 from rlpretrain.data.conversions import TEMPLATES
 from rlpretrain.data.decontamination import ContaminationIndex, Report
 from rlpretrain.data.documents import Document, normalise
@@ -42,10 +42,13 @@ def build_shards(settings: ShardDataSettings, benchmarks: Path | None, output: P
     with tempfile.TemporaryDirectory(prefix=".scratch-", dir=output) as scratch:  # a /tmp may lie in memory
         origins: dict[str, dict[str, Any]] = {source.name: {} for source in settings.sources}
         sources = {
-            source.name: (read_source(source, settings.seed, Path(scratch), origins[source.name]), source.weight)
+            source.name: read_source(source, settings.seed, Path(scratch), origins[source.name])
             for source in (_pinned(source, commits) for source in settings.sources)
         }
-        blend = Blend(sources, settings.documents)
+        blend: Blend | InTurn = InTurn(sources)
+        if settings.purpose == "documents" or settings.documents is not None:
+            weights = {source.name: source.weight for source in settings.sources}
+            blend = Blend({name: (read, weights[name]) for name, read in sources.items()}, settings.documents)
         documents = (document.normalised() for document in blend)
         unique = Deduplicated(documents, Path(scratch))
         # Benchmark items are never deduplicated away: a published set keeps its size.

@@ -140,6 +140,20 @@ def test_a_benchmark_keeps_its_size(tmp_path: Path) -> None:
     assert facts["documents"] == {"test": 2} and len(list(read_shards(folder, "test"))) == 2
 
 
+def test_a_small_benchmark_does_not_shorten_the_others(tmp_path: Path) -> None:
+    sizes = {"few": 3, "many": 10, "one": 1}
+    for name, size in sizes.items():
+        write_rows(tmp_path / f"{name}.jsonl", [{"problem": f"{name} {n}?", "answer": "7"} for n in range(size)])
+    sources = [
+        {"name": name, "kind": "jsonl", "path": str(tmp_path / f"{name}.jsonl"), "conversion": "math500"}
+        for name in sizes
+    ]
+    folder, facts = build(tmp_path / "out", make_settings(tmp_path, purpose="evaluation", sources=sources))
+    assert facts["sources"] == sizes and facts["documents"] == {"test": 14}
+    assert {name: row["documents"] for name, row in facts["blend"].items()} == sizes
+    assert [example.source for example in read_shards(folder, "test")] == ["few"] * 3 + ["many"] * 10 + ["one"]
+
+
 def test_planted_benchmark_items_are_removed_and_reported(tmp_path: Path) -> None:
     question = "a farmer has seven brown cows and buys four more how many cows stand in the field now"
     items = [{"prompt": question, "answer": "11"}, {"prompt": "sum+1+2=", "answer": "3"}]
