@@ -81,8 +81,28 @@ class Pooled:
 
     @property
     def gains(self) -> list[float]:
-        """A value a held-out position; every run has positions of its own."""
-        return [gain for part in self.parts for gain in part.gains]
+        """A value a held-out position, its mean over the runs that measured there: runs of one seed have the same ones."""
+        return [fmean(gains) for runs in self._by_places for gains in zip(*(part.gains for part in runs), strict=True)]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the next token is, a held-out position each."""
+        return [kind for first, *_ in self._by_places for kind in first.kinds]
+
+    @property
+    def entropies(self) -> list[float]:
+        """Of the next token, a held-out position each, the mean over runs."""
+        return [
+            fmean(each) for runs in self._by_places for each in zip(*(part.entropies for part in runs), strict=False)
+        ]
+
+    @property
+    def _by_places(self) -> list[list[Evaluation]]:
+        """The runs that measured at the same positions, together."""
+        found: dict[tuple[Any, ...], list[Evaluation]] = {}
+        for part in self.parts:
+            found.setdefault(part.places, []).append(part)
+        return list(found.values())
 
     def mean(self, field: str, name: str) -> float | None:
         """The mean over runs of one entry of a table such as ``no_answer``; None when a run lacks it."""

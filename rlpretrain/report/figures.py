@@ -126,10 +126,9 @@ def _gain(pooled: Pooled, bootstrap: Bootstrap) -> GainFigure | None:
 
 def _gain_slices(pooled: Pooled, base: Pooled, bootstrap: Bootstrap) -> list[GainSlice]:
     """Gain by kind of token, and by how open the place is to the base model, so that all arms share the thirds."""
-    kinds = [kind for part in pooled.parts for kind in part.kinds]
     same = [part.places for part in base.parts] == [part.places for part in pooled.parts]
-    entropies = [entropy for part in base.parts for entropy in part.entropies] if same else []
-    found = gain_slices("kind", pooled.gains, kinds, KINDS, bootstrap)
+    entropies = base.entropies if same else []
+    found = gain_slices("kind", pooled.gains, pooled.kinds, KINDS, bootstrap)
     if len(entropies) == len(pooled.gains) and entropies:
         edges = np.quantile(entropies, [1 / 3, 2 / 3])
         found += gain_slices(

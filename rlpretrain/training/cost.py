@@ -1,7 +1,8 @@
 """What a training took, out of its metrics: tokens read and sampled, and FLOPs, so that arms can be compared fairly.
 
 FLOPs are counted the same way for every objective: 2 a parameter and token forward, 4 backward. Attention over long
-contexts, activations computed again in the backward pass and the warm-up's own sampling are left out.
+contexts, activations computed again in the backward pass, the warm-up's own sampling, RPT's proxy and the reference of a KL
+penalty are left out.
 """
 
 from collections.abc import Iterable, Mapping

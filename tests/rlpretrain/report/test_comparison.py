@@ -96,6 +96,16 @@ def test_a_benchmark_that_is_asked_in_two_ways_is_not_two(evaluation, tmp_path):
     assert "pass@1[1 or 4]" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_a_run_that_is_given_twice_tells_no_more(run_of, tmp_path):
+    run = run_of("run", keys=PRETRAINED)
+    one, two = compare([run], tmp_path / "one"), compare([run, run], tmp_path / "two")
+    for first, second in zip((*one.models, *one.differences), (*two.models, *two.differences), strict=True):
+        for name in ("estimate", "low", "high"):
+            gains = [getattr(figures.information_gain, name) for figures in (first, second)]
+            assert gains[0] == pytest.approx(gains[1], abs=2e-6)
+    assert two.models[0].information_gain.positions == 128 and two.models[0].gain_slices == one.models[0].gain_slices
+
+
 def test_runs_on_other_questions_are_more_questions(run_of, tmp_path):
     runs = [run_of(f"b{seed}", keys=PRETRAINED, seed=seed, question_seed=seed) for seed in range(3)]
     results = compare(runs, tmp_path / "out")
