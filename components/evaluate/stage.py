@@ -39,8 +39,9 @@ def saved(settings: EvaluateSettings, origin: Origin, output: Path, uri: str) ->
 def run(settings: EvaluateSettings, inputs: dict[str, Path], output: Path, rounds: Rounds) -> dict[str, Any]:
     """Write results.json, every sample, sample thoughts and the checkpoint's training curves; return the averages."""
     model, tokenizer = open_checkpoint(inputs["checkpoint"], inputs["benchmarks"])
-    join().place(model)
-    cast_parameters(model, compute_dtype(settings.compute_dtype, model.device))
+    world = join()
+    cast_parameters(model, compute_dtype(settings.compute_dtype, world.device))
+    world.place(model)
     engine = RoundsEngine(build_engine(settings.engine, settings.vllm, model), rounds, settings.save_every)
     thought = settings.held_out.thought if settings.held_out else None  # the delimiters that this run's thoughts have
     figures, samples = run_suite(model, tokenizer, inputs["benchmarks"], settings, thought, engine)
