@@ -12,6 +12,7 @@ one that had finished from what it published. A result is taken for the same whe
 import argparse
 import hashlib
 import importlib
+import io
 import json
 import os
 import re
@@ -35,7 +36,7 @@ from rlpretrain.artifacts import (
     verify,
     write_manifest,
 )
-from rlpretrain.errors import Damaged, UserError, disk_errors
+from rlpretrain.errors import Damaged, UserError, disk_errors, printable
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
@@ -281,8 +282,20 @@ def _start(output: Path) -> None:
         raise UserError(f"--output {output}: {error.strerror}; give a folder that can be written") from None
 
 
+class _Plain(io.TextIOWrapper):
+    """A text stream that no terminal obeys, but for the ends and starts of lines; colours are dropped."""
+
+    def write(self, text: str) -> int:
+        parts = re.split(r"([\n\r\t])", re.sub(r"\x1b\[[\d;]*m", "", text))
+        super().write("".join(part if part in ("\n", "\r", "\t") else printable(part) for part in parts))
+        return len(text)
+
+
 def main(name: str, arguments: Iterable[str] | None = None) -> int:
     """The shell form of a stage; returns the exit code: 0, or 2 after one line on a user's mistake."""
+    if arguments is None:
+        # Libraries quote what models and rows hold, in their warnings and in tracebacks: before any of them is imported.
+        sys.stderr = _Plain(sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     given = sys.argv[1:] if arguments is None else list(arguments)
     works = "--self-check" not in given
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}")

@@ -1,16 +1,21 @@
 """Every kind of wrong input at a stage's shell form: one line that names it and the mend, exit code 2, no artifact."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from components.frame import DEBUG, main
-from rlpretrain.artifacts import MANIFEST
+from rlpretrain.artifacts import MANIFEST, read_manifest, write_manifest
 from rlpretrain.s3server import EmbeddedS3
 
+ROOT = Path(__file__).parents[2]
 CPT = {"objective": "cpt", "likelihood": {"steps": 1, "batch_documents": 2, "sequence_length": 32}}
 RLP = {"objective": "rlp", "thinking": {"steps": 1, "batch_contexts": 1, "group": 2, "max_context": 16}}
 
@@ -132,3 +137,30 @@ def test_a_corrupted_shard(
         shard_file.unlink()
     given = ("--input", f"shards={damaged}", "--input", f"checkpoint={checkpoint}")
     refuses((f"{shard_file}: ", "make the artifact again"), "pretrain", CPT, *given)
+
+
+def test_nothing_that_a_model_holds_commands_the_terminal(tmp_path: Path, checkpoint: Path, inputs: list[str]) -> None:
+    """transformers quotes it, in a warning and, of what it cannot make, in a traceback."""
+    hostile = "\x1b[2Jit\x1b]0;owned\x07"
+    weights = load_file(checkpoint / "model" / "model.safetensors")
+    for name, code, words in (
+        ("key", 0, "UNEXPECTED"),
+        ("dtype", 1, "AttributeError: module 'torch' has no attribute"),
+    ):
+        model = tmp_path / name
+        shutil.copytree(checkpoint / "model", model / "model")
+        if name == "key":
+            more = {hostile: next(iter(weights.values())).clone()}
+            save_file(weights | more, model / "model" / "model.safetensors", {"format": "pt"})
+        else:
+            config = json.loads((model / "model" / "config.json").read_text()) | {"dtype": hostile}
+            (model / "model" / "config.json").write_text(json.dumps(config))
+        facts = read_manifest(checkpoint).facts
+        write_manifest(model, kind="checkpoint", settings={}, inputs={}, seed=0, facts=facts)
+        command = [sys.executable, "-m", "components.pretrain", "--settings", json.dumps(CPT), *inputs[:2]]
+        command += ["--input", f"checkpoint={model}"]
+        done = subprocess.run([*command, "--output", str(tmp_path / f"out-{name}")], cwd=ROOT, capture_output=True)
+        said = done.stderr.decode()
+        assert done.returncode == code, said
+        assert words in said and "\\x1b[2Jit\\x1b]0;owned\\x07" in said
+        assert not set(said) & {"\x1b", "\x07"}
