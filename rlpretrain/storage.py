@@ -1,7 +1,7 @@
 """s3:// and file:// behind one small interface: transfer with checksums, and publication by manifest last.
 
 An artifact at a URI exists when its manifest.json does. Once published it stays as it is: the manifest is written only where
-there is none. Endpoint, region and credentials of S3 come from boto3's own environment and files (AWS_ENDPOINT_URL_S3,
+there is none, or where a wall-clock file that it lists is lost. Endpoint, region and credentials of S3 come from boto3's own environment and files (AWS_ENDPOINT_URL_S3,
 AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
 """
 
@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 from rlpretrain.artifacts import (
     MANIFEST,
+    FileEntry,
     Manifest,
     check_files,
     differing_files,
@@ -74,12 +75,26 @@ def upload_folder(folder: Path, uri: str) -> None:
     _other_than(manifest, store, uri)
     with store.one_writer(lambda: store.exists(MANIFEST)) as check:
         standing = _other_than(manifest, store, uri)
-        # Of the same artifact from another attempt the wall-clock files differ, and stay that one's.
-        kept = manifest.volatile if standing in (None, manifest) else {}
-        store.put_files({name: (folder / name, entry.sha256) for name, entry in {**manifest.files, **kept}.items()})
+        # Of the same artifact from another attempt the wall-clock files differ, and stay that one's unless they are lost.
+        lost = {} if standing in (None, manifest) else _lost(standing, manifest, store)
+        sent = manifest.files | (manifest.volatile if standing in (None, manifest) else lost)
+        store.put_files({name: (folder / name, entry.sha256) for name, entry in sent.items()})
         check()
         if standing is None and not store.put_new(MANIFEST, content):
             _other_than(manifest, store, uri)
+        elif standing is not None and lost:
+            mended = standing.model_copy(update={"volatile": standing.volatile | lost})
+            _put_bytes(store, MANIFEST, mended.content())
+
+
+def _lost(standing: Manifest, manifest: Manifest, store: Store) -> dict[str, FileEntry]:
+    """Our wall-clock files in the place of those that storage should hold and does not, read whole, and twice."""
+    return {
+        name: manifest.volatile[name]
+        for name, entry in standing.volatile.items()
+        if name in manifest.volatile
+        and not (store.exists(name) and any(store.sha256(name) == (entry.size, entry.sha256) for _ in range(2)))
+    }
 
 
 def published(uri: str) -> Manifest | None:
@@ -161,7 +176,10 @@ def read_bytes(uri: str) -> bytes:
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Store one object, over what stood there."""
-    store, key = _object(uri)
+    _put_bytes(*_object(uri), content)
+
+
+def _put_bytes(store: Store, key: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "content"
         path.write_bytes(content)

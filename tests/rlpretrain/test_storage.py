@@ -125,6 +125,39 @@ def test_publishing_the_same_artifact_again_mends_what_is_missing_or_damaged(pla
     assert (tmp_path / "back" / "timings.jsonl").read_text() == "1\n"
 
 
+@pytest.mark.parametrize("damage", ["missing", "other bytes"])
+def test_a_lost_wall_clock_file_is_replaced_by_another_attempts_and_the_manifest_says_so(
+    place: str, tmp_path: Path, damage: str
+) -> None:
+    """Without that the artifact could never be fetched again: only its own attempt had those very bytes."""
+
+    def attempt(number: int) -> Path:
+        folder = tmp_path / f"attempt-{number}"
+        folder.mkdir()
+        (folder / "data.bin").write_bytes(b"hello")
+        for name in ("timings.jsonl", "page.html"):
+            (folder / name).write_text(f"{number}\n")
+        volatile = ["timings.jsonl", "page.html"]
+        write_manifest(folder, kind="shards", settings={}, inputs={}, seed=0, facts={}, volatile=volatile)
+        return folder
+
+    storage.upload_folder(attempt(1), f"{place}/it")
+    first, store = storage.read_bytes(f"{place}/it/{MANIFEST}"), storage.connect(f"{place}/it")
+    storage.upload_folder(attempt(2), f"{place}/it")
+    assert storage.read_bytes(f"{place}/it/{MANIFEST}") == first, "what is whole stays as it is"
+    if damage == "missing":
+        store.delete("timings.jsonl")
+    else:
+        (tmp_path / "bad").write_text("0\n")
+        store.put_file("timings.jsonl", tmp_path / "bad", file_sha256(tmp_path / "bad"))
+    refused(storage.download_folder, f"{place}/it", tmp_path / "back")
+    storage.upload_folder(attempt(3), f"{place}/it")
+    storage.download_folder(f"{place}/it", tmp_path / "back")
+    assert verify(tmp_path / "back").digest == verify(tmp_path / "attempt-1").digest
+    assert (tmp_path / "back" / "timings.jsonl").read_text() == "3\n"
+    assert (tmp_path / "back" / "page.html").read_text() == "1\n", "which was whole"
+
+
 def test_an_unfinished_folder_is_not_published(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "no finished artifact" in refused(storage.upload_folder, tmp_path, f"{place}/it")
