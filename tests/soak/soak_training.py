@@ -93,7 +93,7 @@ class _Allocator(ctypes.Structure):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do not say what is in use")
 def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in use, and what is resident, which holes between blocks of many sizes add to."""
+    """What is in use, and what is resident: at least, right after freed memory went back, and in between, when holes add to it."""
     settings, inputs = rlp
     still = {"learning_rate": 1e-12}  # thoughts that grow longer take more memory, and rightly so
     settings = with_steps(settings, MEMORY_STEPS, optimizer=still)
@@ -108,12 +108,16 @@ def test_memory_stays_flat_over_2000_steps(rlp: Any, tmp_path: Path, monkeypatch
     monkeypatch.setattr(steps.Steps, "end", counted)
     run_stage("pretrain", settings, inputs, tmp_path / "out")
     quarter = MEMORY_STEPS // 4
-    used, resident = (
-        [statistics.median(sizes[first : first + quarter]) / 2**20 for first in range(0, MEMORY_STEPS, quarter)]
-        for sizes in zip(*seen, strict=True)
-    )
-    for name, sizes in (("in use", used), ("resident", resident)):
+    used, resident = ([size / 2**20 for size in sizes] for sizes in zip(*seen, strict=True))
+    figures: dict[str, list[float]] = {}
+    for name, sizes, figure in (
+        ("in use, medians", used, statistics.median),
+        ("resident, medians", resident, statistics.median),
+        ("resident, least", resident, min),
+    ):
+        figures[name] = [figure(sizes[first : first + quarter]) for first in range(0, MEMORY_STEPS, quarter)]
         print(
-            f"\n{name}, medians over quarters of {MEMORY_STEPS} steps: {', '.join(f'{size:.0f}' for size in sizes)} MiB"
+            f"\n{name} of the quarters of {MEMORY_STEPS} steps: {', '.join(f'{size:.0f}' for size in figures[name])} MiB"
         )
-    assert used[3] < 1.01 * used[1] and resident[3] < 1.1 * resident[1]
+    for name, growth in (("in use, medians", 1.01), ("resident, least", 1.05), ("resident, medians", 1.3)):
+        assert figures[name][3] < growth * figures[name][1], name
