@@ -1,5 +1,6 @@
 """Profiles: the settings of every stage of a reproduction, validated before any work begins."""
 
+import copy
 import os
 import re
 from importlib.resources import files
@@ -185,13 +186,16 @@ def parse_changes(pairs: list[str], flag: str = "--set", form: str = "STAGE.FIEL
 
 
 def _set(values: dict[str, Any], field: str, value: Any) -> None:
-    """Set a dotted field; a number in it counts the items of a list."""
+    """Set a dotted field; a number in it counts the items of a list. What is shared by an anchor changes in one place alone."""
     *path, last = field.split(".")
     inner: Any = values
     for name in path:
-        inner = inner.setdefault(name, {}) if isinstance(inner, dict) else inner[_index(inner, name, field)]
-        if not isinstance(inner, dict | list):
+        place = name if isinstance(inner, dict) else _index(inner, name, field)
+        below = copy.copy(inner.get(name, {}) if isinstance(inner, dict) else inner[place])
+        if not isinstance(below, dict | list):
             raise UserError(f"--set {field}: '{name}' holds no settings of its own; mend the name")
+        inner[place] = below
+        inner = below
     inner[last if isinstance(inner, dict) else _index(inner, last, field)] = value
 
 

@@ -196,6 +196,21 @@ def write_profile(path: Path, text: str) -> str:
     return str(path)
 
 
+def test_a_change_changes_nothing_else() -> None:
+    """Also where one anchor stands for several stages' values, or an arm follows from another."""
+    changes = {
+        "rlp.thinking.thought.budget": 5,
+        "rpt.thinking.thought.temperature": 0.5,
+        "shard_sft.sources.0.weight": 2.0,
+    }
+    before, after = load_profile("tiny").model_dump(mode="json"), load_profile("tiny", changes).model_dump(mode="json")
+    before["rlp"]["thinking"]["thought"]["budget"] = before["rpt"]["thinking"]["thought"]["budget"] = 5
+    before["rpt"]["thinking"]["thought"]["temperature"] = 0.5
+    before["shard_sft"]["sources"][0]["weight"] = 2.0
+    before["cpt_flops"]["likelihood"]["steps"] = after["cpt_flops"]["likelihood"]["steps"]  # follows from RLP's budget
+    assert after == before
+
+
 def test_a_file_of_ones_own_extends_a_profile_and_bears_its_own_name(tmp_path: Path) -> None:
     write_profile(tmp_path / "house.yaml", "extends: tiny\nrlp: {thinking: {group: 4}}\n")
     (tmp_path / "deep").mkdir()
