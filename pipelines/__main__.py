@@ -132,9 +132,11 @@ def run(
     from pipelines.reproduction import reproduction
 
     if dry_run:
+        from components.processes import COUNT
         from pipelines.dry_run import shrunk
 
         settings = shrunk(settings)
+        os.environ.setdefault(COUNT, "1")  # its few rows are no work for several GPUs
     if debug:
         os.environ[local.DEBUG] = "1"
     called = name_of(profile)
