@@ -160,7 +160,8 @@ def test_a_tokenizer_without_a_delimiter_is_told_before_anything_is_tokenised() 
     change = {"rlp.thinking.thought.open": "<<", "evaluate.held_out.thought.open": "<<"}
     with pytest.raises(UserError, match=r"the tokenizer has no token '<<'; add it to tokenizer.add_tokens"):
         check_tokenizers(load_profile("tiny", change))
-    check_tokenizers(load_profile("tiny", change | {"shard_corpus.tokenizer.add_tokens": ["<<"]}))
+    tasks = [name for name in Profile.model_fields if name.startswith("shard_")]
+    check_tokenizers(load_profile("tiny", change | {f"{task}.tokenizer.add_tokens": ["<<"] for task in tasks}))
 
 
 def test_a_missing_field_is_told_with_its_name() -> None:
