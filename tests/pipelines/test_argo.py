@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,14 @@ class Both:
         return self.kubeflow["root"]["inputDefinitions"]["parameters"][name]["defaultValue"]
 
 
+@cache
+def compiled(file: str) -> Both:
+    return Both(load_cluster(FOLDER / file))
+
+
 @pytest.fixture(scope="module", params=sorted(path.name for path in FOLDER.glob("*.yaml")))
 def both(request: pytest.FixtureRequest) -> Both:
-    return Both(load_cluster(FOLDER / request.param))
+    return compiled(request.param)
 
 
 def test_both_targets_hold_the_same_tasks_and_edges(both: Both) -> None:
@@ -168,7 +174,7 @@ def test_the_shell_form_calls_what_the_component_calls(component: str, monkeypat
     with pytest.raises(Recorded) as called:
         face.python_func(**given)
     module, inputs = called.value.args
-    command = Both(load_cluster(FOLDER / "eks.yaml")).templates[component.replace("_", "-")]["container"]["command"]
+    command = compiled("eks.yaml").templates[component.replace("_", "-")]["container"]["command"]
     assert command[2] == f"components.{module}"
     named = {command[index + 1].partition("=")[0] for index, word in enumerate(command) if word == "--input"}
     assert named == inputs and named <= load_stage(module).inputs.keys()

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.__main__ import app
 from pipelines.plan import GPUS, make_plan
 from pipelines.profile import HardwareSettings, load_profile, names
 from rlpretrain.errors import UserError
@@ -14,24 +16,11 @@ ARMS = ("base", "cpt", "rlp")
 
 @pytest.mark.parametrize("profile", names())
 def test_every_profile_can_be_planned(profile: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines",
-        "plan",
-        "--profile",
-        profile,
-        "--gpu",
-        "h200",
-        "--nodes",
-        "2",
-        "--arms",
-        "all",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    options = ["--profile", profile, "--gpu", "h200", "--nodes", "2", "--arms", "all"]
+    done = CliRunner().invoke(app, ["plan", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     for word in ("pretrain-rlp", "pretrain-rpt", "CPT at equal compute", "Memory a GPU", "16 x h200, 2 nodes"):
-        assert word in done.stdout
+        assert word in done.output
 
 
 def test_sums_by_hand() -> None:

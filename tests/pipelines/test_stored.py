@@ -19,19 +19,25 @@ KEYS = (("base", "pretrained"), ("rlp", "pretrained"), ("base", "sft"), ("rlp", 
 SETTINGS = CompareSettings(title="Fake", profile="tiny", bootstrap_samples=200)
 
 
-def publish(uri: str, folder: Path, seed: int = 0, compared: bool = False) -> None:
-    """A run's evaluations, and with ``compared`` its comparison and its end."""
+def make(folder: Path, seed: int, compared: bool = False) -> None:
+    """A run's evaluations, and with ``compared`` its comparison."""
     evaluations = {}
     for arm, stage in KEYS:
-        place = folder / f"{arm}-{stage}"
+        place = folder / f"evaluate-{arm}-{stage}"
         evaluations[arm, stage] = write_evaluation(place, arm=arm, stage=stage, seed=seed, questions=16, positions=16)
-        storage.upload_folder(place, f"{uri}/evaluate-{arm}-{stage}")
     if compared:
         compare_runs([evaluations], SETTINGS, folder / "compare")
         settings = SETTINGS.model_dump(mode="json")
         write_manifest(folder / "compare", kind="comparison", settings=settings, inputs={}, seed=0, facts={})
-        storage.upload_folder(folder / "compare", f"{uri}/compare")
-        report(uri.rpartition("/")[2], uri, "SUCCEEDED")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifacts of two runs."""
+    root = tmp_path_factory.mktemp("runs")
+    make(root / "whole", seed=3, compared=True)
+    make(root / "stopped", seed=4)
+    return root
 
 
 @pytest.fixture
@@ -47,11 +53,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture
-def two_runs(s3_bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def two_runs(s3_bucket: str, made: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """A run that ended and a later one that was stopped; the place of both."""
     uri = f"{s3_bucket}/runs"
-    publish(f"{uri}/whole", tmp_path / "whole", seed=3, compared=True)
-    publish(f"{uri}/stopped", tmp_path / "stopped", seed=4)
+    for artifact in sorted(made.glob("*/*")):
+        storage.upload_folder(artifact, f"{uri}/{artifact.relative_to(made)}")
+    report("whole", f"{uri}/whole", "SUCCEEDED")
     storage.write_bytes(f"{uri}/note.txt", b"of nobody")
     storage.write_bytes(f"{uri}/else/where/note.txt", b"of nobody")
     capsys.readouterr()
