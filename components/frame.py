@@ -36,7 +36,7 @@ from rlpretrain.artifacts import (
     verify,
     write_manifest,
 )
-from rlpretrain.errors import Damaged, UserError, disk_errors, printable
+from rlpretrain.errors import Damaged, UserError, disk_errors, printable, uncoloured
 from rlpretrain.memory import keep_freed_memory
 from rlpretrain.settings import Settings, load_settings, parse_settings
 
@@ -286,7 +286,7 @@ class _Plain(io.TextIOWrapper):
     """A text stream that no terminal obeys, but for the ends and starts of lines; colours are dropped."""
 
     def write(self, text: str) -> int:
-        parts = re.split(r"([\n\r\t])", re.sub(r"\x1b\[[\d;]*m", "", text))
+        parts = re.split(r"([\n\r\t])", uncoloured(text))
         super().write("".join(part if part in ("\n", "\r", "\t") else printable(part) for part in parts))
         return len(text)
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rlpretrain.errors import printable
+from rlpretrain.errors import printable, uncoloured
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([^']+)'")
 _FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 _STEP = re.compile(r"\b(?:(?:base|cpt|rlp|rpt|sft|rlvr|format warm-up): step|point:) .*")
@@ -145,7 +144,7 @@ def captured(log: Path, watcher: Watcher, everything: bool = False) -> Iterator[
 def _relay(reader: int, path: Path, terminal: int, watcher: Watcher, everything: bool) -> None:
     with os.fdopen(reader, "r", encoding="utf-8", errors="replace") as lines, path.open("w", encoding="utf-8") as log:
         for raw in lines:
-            line = printable(_ANSI.sub("", raw).rstrip("\n").expandtabs())
+            line = printable(uncoloured(raw).rstrip("\n").expandtabs())
             log.write(f"{line}\n")
             log.flush()
             shown = line if everything else watcher.line(line)

@@ -38,6 +38,11 @@ def printable(line: str) -> str:
     return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in line)
 
 
+def uncoloured(text: str) -> str:
+    """``text`` without a terminal's colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
 def masked(text: str) -> str:
     """``text`` with user and password of every address, http://user:password@host, made unreadable."""
     return _CREDENTIALS.sub("***@", text)

@@ -1,8 +1,8 @@
 """s3:// and file:// behind one small interface: transfer with checksums, and publication by manifest last.
 
 An artifact at a URI exists when its manifest.json does. Once published it stays as it is: the manifest is written only where
-there is none, or where a wall-clock file that it lists is lost. Endpoint, region and credentials of S3 come from boto3's own environment and files (AWS_ENDPOINT_URL_S3,
-AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
+there is none, or where a wall-clock file that it lists is lost. Endpoint, region and credentials of S3 come from boto3's own
+environment and files (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, roles, ...); see boto3's guide to configuration.
 """
 
 import re

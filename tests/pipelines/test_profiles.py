@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from pipelines import profile as profile_module
-from pipelines.checks import check_given, check_lengths, check_tokenizers
+from pipelines.ablations import SWEEPS
+from pipelines.checks import check_given, check_lengths, check_profile, check_tokenizers
 from pipelines.compiling import compiled_text
 from pipelines.profile import Profile, load_profile, name_of, names, parse_changes
 from pipelines.reproduction import reproduction
@@ -147,7 +148,7 @@ def test_lengths_are_told_as_the_stage_tells_them() -> None:
 @pytest.mark.parametrize("name", names())
 def test_every_profile_passes_its_own_checks(name: str) -> None:
     profile = load_profile(name)
-    check_lengths(profile)
+    check_profile(profile, SWEEPS)
     check_tokenizers(profile)  # the paper's profiles add them to the tokenizer: nothing is loaded
     if name == "nemotron-nano-12b-v2-early":
         with pytest.raises(UserError, match=r"give a checkpoint of Nemotron.* with --set base.initial_model="):
